@@ -1,0 +1,65 @@
+// manifest ∩ operator policy → SandboxSpec. Pure: same input, same output, no I/O.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "policies/manifest.h"
+#include "policies/policy.h"
+#include "proto/sandbox_spec.pb.h"
+
+namespace kai {
+
+/// What the manifest asked and did not get, or got in another way: for the log, register's answer and policy check.
+struct Verdict {
+  std::string pointer;  ///< into the manifest
+  std::string asked;
+  std::string reason;   ///< one sentence for the operator, with what to do
+};
+
+struct Compiled {
+  spec::SandboxSpec spec;
+  std::vector<Verdict> trimmed;
+  std::vector<Permission> permissions;  ///< granted; labels of the manifest that no rule governs are told as they are
+};
+
+/// Where the program of an instance comes from.
+struct Package {
+  std::string directory;      ///< name below STATE/packages; empty: none (kaictl run)
+  std::string entry_override; ///< what is run instead of entry, inside the package: ".kai/main.mjs" for TypeScript
+};
+
+/// An error only where the start has to be refused (sandbox: false without leave).
+Result<Compiled> compile(const Manifest& manifest, const Policy& policy, const Package& package);
+
+/// The spec of `kaictl run` and of kAI's own jobs (esbuild): no package; argv is run as it is. The caller adds mounts.
+spec::SandboxSpec compile_run(const std::string& id, const Policy& policy, const std::vector<std::string>& argv,
+                              const std::vector<std::string>& env);
+
+/// One system call that a profile allows, as data from policies/profiles/*.yaml (every rule has a reason there).
+struct SyscallRule {
+  enum class Action { kAllow, kErrno };
+  struct Argument {  // all of a rule's arguments must hold; (value & mask) OP operand
+    unsigned index = 0;
+    enum class Op { kEqual, kNotEqual, kLess, kLessEqual, kGreater, kGreaterEqual, kMaskedEqual } op = Op::kEqual;
+    std::uint64_t value = 0;
+    std::uint64_t mask = ~0ULL;  // kMaskedEqual only
+  };
+  std::string name;  // of the system call
+  Action action = Action::kAllow;
+  int error_number = 0;
+  std::vector<Argument> arguments;
+};
+struct SeccompProfile {
+  std::string name;
+  std::vector<SyscallRule> rules;  // whatever is not named is refused with EPERM
+};
+
+/// base, node, python, native (design.md). nullptr: no such profile.
+const SeccompProfile* find_profile(std::string_view name);
+
+/// The profile as BPF (struct sock_filter[], x86_64 or aarch64 as built; another architecture kills the process).
+Result<std::string> compile_seccomp(const SeccompProfile& profile);
+
+}  // namespace kai
