@@ -21,7 +21,7 @@ constexpr unsigned kAtRecursive = 0x8000;
 
 Result<Fd> open_at(int dir, const std::string& path, int flags, std::uint64_t resolve, mode_t mode) {
   open_how how{};
-  how.flags = static_cast<std::uint64_t>(flags | O_CLOEXEC);
+  how.flags = static_cast<unsigned>(flags | O_CLOEXEC);
   how.mode = mode;
   how.resolve = resolve;
   // EAGAIN: a rename raced with RESOLVE_BENEATH, and the kernel asks to try again (openat2(2)).
