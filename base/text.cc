@@ -79,6 +79,45 @@ std::string escape_for_terminal(std::string_view bytes) {
   return text;
 }
 
+void append_json_string(std::string& out, std::string_view bytes) {
+  out += '"';
+  std::array<char, 16> buffer;
+  while (!bytes.empty()) {
+    std::size_t plain = 0;
+    while (plain < bytes.size() && bytes[plain] >= 0x20 && bytes[plain] < 0x7F && bytes[plain] != '"' &&
+           bytes[plain] != '\\') {
+      ++plain;
+    }
+    out += bytes.substr(0, plain);
+    bytes.remove_prefix(plain);
+    if (bytes.empty()) break;
+    const CodePoint point = decode(bytes);
+    if (point.length == 0) {
+      std::snprintf(buffer.data(), buffer.size(), "\\\\x%02x",
+                    static_cast<unsigned>(static_cast<std::uint8_t>(bytes[0])));
+      out += buffer.data();
+    } else if (point.value == '"' || point.value == '\\') {
+      out += '\\';
+      out += bytes[0];
+    } else if (point.value == '\n') {
+      out += "\\n";
+    } else if (point.value == '\t') {
+      out += "\\t";
+    } else if (!drives_a_terminal(point.value)) {
+      out += bytes.substr(0, point.length);
+    } else if (point.value < 0x10000) {
+      std::snprintf(buffer.data(), buffer.size(), "\\u%04x", point.value);
+      out += buffer.data();
+    } else {  // RFC 8259, 7: beyond the Basic Multilingual Plane as a surrogate pair
+      const std::uint32_t offset = point.value - 0x10000;
+      std::snprintf(buffer.data(), buffer.size(), "\\u%04x\\u%04x", 0xD800 + (offset >> 10), 0xDC00 + (offset & 0x3FF));
+      out += buffer.data();
+    }
+    bytes.remove_prefix(point.length == 0 ? 1 : point.length);
+  }
+  out += '"';
+}
+
 bool is_agent_id(std::string_view id) {
   const auto alphanumeric = [](char c) {
     return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');

@@ -15,7 +15,7 @@ namespace kai {
 struct Verdict {
   std::string pointer;  ///< into the manifest
   std::string asked;
-  std::string reason;   ///< one sentence for the operator, with what to do
+  std::string reason;  ///< one sentence for the operator, with what to do
 };
 
 struct Compiled {
@@ -26,8 +26,8 @@ struct Compiled {
 
 /// Where the program of an instance comes from.
 struct Package {
-  std::string directory;      ///< name below STATE/packages; empty: none (kaictl run)
-  std::string entry_override; ///< what is run instead of entry, inside the package: ".kai/main.mjs" for TypeScript
+  std::string directory;       ///< name below STATE/packages; empty: none (kaictl run)
+  std::string entry_override;  ///< what is run instead of entry, inside the package: ".kai/main.mjs" for TypeScript
 };
 
 /// An error only where the start has to be refused (sandbox: false without leave).

@@ -27,22 +27,26 @@ struct MemoryConfig {
   std::optional<double> max_size;  ///< MB, the store's quota
   bool persistent = false;
   bool shared_access = false;
+  bool operator==(const MemoryConfig&) const = default;
 };
 struct Permission {
   std::string resource;
   std::vector<std::string> actions;  ///< read write execute delete
   std::string scope;                 ///< may be empty
+  bool operator==(const Permission&) const = default;
 };
 struct NetworkPolicy {
   bool allow_outbound = false;
   std::vector<std::string> allowed_domains;
   std::vector<std::string> blocked_domains;
   std::optional<std::uint32_t> max_connections;
+  bool operator==(const NetworkPolicy&) const = default;
 };
 struct FileAccessPolicy {
   std::vector<std::string> allowed_paths;  ///< inside the sandbox, absolute and normalized
   bool read_only = false;
   bool temp_file_access = false;
+  bool operator==(const FileAccessPolicy&) const = default;
 };
 struct SecurityConfig {
   bool sandbox = true;
@@ -50,12 +54,14 @@ struct SecurityConfig {
   Crypto crypto = Crypto::kNone;
   NetworkPolicy network;
   FileAccessPolicy files;
+  bool operator==(const SecurityConfig&) const = default;
 };
 struct Dependency {
   std::string name;
   std::string version;
   DependencyType type = DependencyType::kModule;
   bool required = true;
+  bool operator==(const Dependency&) const = default;
 };
 /// kAI's addition to the spec (contracts.md); left out, it follows from `entry`.
 struct Runtime {
@@ -63,11 +69,13 @@ struct Runtime {
   Protocol protocol = Protocol::kNone;
   std::vector<std::string> args;
   std::vector<std::string> env;  ///< NAME=VALUE
+  bool operator==(const Runtime&) const = default;
 };
 struct Metadata {
   std::string author, description, license, documentation;
   std::vector<std::string> tags;
   std::string created, updated;
+  bool operator==(const Metadata&) const = default;
 };
 struct Manifest {
   std::string id, name, version;
@@ -80,6 +88,7 @@ struct Manifest {
   Metadata metadata;
   Runtime runtime;
   std::string json;  ///< the whole manifest again, compact JSON, made from what was checked: given to the agent at init
+  bool operator==(const Manifest&) const = default;
 };
 
 /// One fault: where (RFC 6901 JSON Pointer, "" is the whole document) and what, for a person.

@@ -43,7 +43,8 @@ struct Policy {
   Deadlines deadlines;
 };
 
-/// Nothing beyond the sandbox is allowed. `ordinary_user`: kaid is not root, so that layers may be missing (contracts.md).
+/// Nothing beyond the sandbox is allowed. `ordinary_user`: kaid is not root, so that layers may be missing
+/// (contracts.md).
 Policy builtin_policy(bool ordinary_user);
 
 }  // namespace kai

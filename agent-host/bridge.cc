@@ -1,0 +1,177 @@
+#include "agent-host/bridge.h"
+
+#include <signal.h>
+
+#include <algorithm>
+
+#include "agent-host/json_text.h"
+#include "base/text.h"
+
+namespace kai {
+
+Bridge::Bridge(const spec::SandboxSpec& spec, KlpLink& control, RpcChannel& channel, pid_t runner)
+    : spec_(spec),
+      control_(control),
+      channel_(channel),
+      runner_(runner),
+      now_(monotonic_ms()),
+      started_at_(now_),
+      last_activity_unix_ms_(unix_ms()) {
+  send_hello();
+}
+
+void Bridge::send_hello() {
+  klp::Envelope envelope;
+  klp::Hello& hello = *envelope.mutable_hello();
+  hello.set_agent_id(spec_.agent_id());
+  hello.set_version(spec_.agent_version());
+  *hello.mutable_capabilities() = spec_.capabilities();
+  hello.set_runner_protocol(channel_.open());
+  control_.send(envelope);
+}
+
+std::uint64_t Bridge::call(std::string_view method, std::string_view params_json, std::size_t queue_limit) {
+  const std::string line = rpc_request(last_call_ + 1, method, params_json);
+  if (line.size() > kMaxLineBytes + 1 || !channel_.send(line, queue_limit)) return 0;
+  return ++last_call_;
+}
+
+void Bridge::call_hook(Phase phase, std::string_view method, std::string_view params_json) {
+  phase_ = phase;
+  hook_call_ = call(method, params_json, kMaxQueuedRunnerBytes);
+  if (hook_call_ == 0) start_failed(method, "the manifest is too large to be told to the runner", "");
+}
+
+void Bridge::started() {
+  phase_ = Phase::kServing;
+  klp::Envelope envelope;
+  envelope.mutable_started();
+  control_.send(envelope);
+}
+
+void Bridge::start_failed(std::string_view step, const std::string& message, const std::string& details_json) {
+  klp::Envelope envelope;
+  klp::StartFailed& failed = *envelope.mutable_start_failed();
+  failed.set_step(std::string(step));
+  failed.set_message(message);
+  failed.set_details_json(details_json);
+  control_.send(envelope);
+  status_ = 1;
+  stop(kDefaultGraceMs);
+}
+
+void Bridge::stop(std::int64_t grace_ms) {
+  const std::int64_t kill_at = now_ + grace_ms;
+  if (phase_ == Phase::kStopping) {
+    kill_at_ = std::min(kill_at_, kill_at);
+    return;
+  }
+  const bool ask = phase_ == Phase::kServing && channel_.open();
+  phase_ = Phase::kStopping;
+  kill_at_ = kill_at;
+  terminate_at_ = now_;
+  hook_call_ = ask ? call("shutdown", "{}", kMaxQueuedRunnerBytes) : 0;
+  // A hook that does not end leaves SIGTERM the last fifth of the grace.
+  if (hook_call_ != 0) terminate_at_ = now_ + grace_ms / 5 * 4;
+}
+
+void Bridge::violation(const std::string& message) {
+  if (kill_now_) return;
+  if (phase_ == Phase::kServing || phase_ == Phase::kStopping) {
+    log("error", message + "; it is killed", "");
+  } else {
+    start_failed("runner-protocol", message, "");
+  }
+  kill_now_ = true;
+}
+
+void Bridge::log(std::string_view level, std::string_view message, std::string_view fields_json) {
+  klp::Envelope envelope;
+  klp::AgentLog& record = *envelope.mutable_log();
+  record.set_level(std::string(level));
+  record.set_message(std::string(clip_utf8(message, kMaxLogMessageBytes)));
+  record.set_fields_json(std::string(fields_json));
+  control_.send(envelope);
+}
+
+void Bridge::signal_runner(int number) const {
+  // The runner leads its group and is reaped by nobody else: the number is not anybody's else before on_runner_end().
+  kill(-runner_, number);
+}
+
+void Bridge::on_control_gone() {
+  status_ = 1;
+  kill_now_ = true;
+}
+
+void Bridge::on_overlong_line() {
+  violation("the runner sent a line of more than " + std::to_string(kMaxLineBytes) + " bytes on descriptor 3");
+}
+
+void Bridge::on_channel_closed() {
+  if (phase_ != Phase::kStopping) channel_deadline_ = now_ + kClosedChannelExitMs;
+}
+
+void Bridge::on_terminate() {
+  stop(kDefaultGraceMs);
+}
+
+void Bridge::on_time(std::int64_t now) {
+  now_ = now;
+  expire_calls();
+  if (terminate_at_ <= now_) {
+    terminate_at_ = kNever;
+    signal_runner(SIGTERM);
+  }
+  if (kill_at_ <= now_) kill_now_ = true;
+  if (channel_deadline_ <= now_) {
+    channel_deadline_ = kNever;
+    if (phase_ != Phase::kStopping) violation("the runner closed descriptor 3 and went on running");
+  }
+}
+
+void Bridge::expire_calls() {
+  while (const auto to = messages_.take_expired(now_)) {
+    const KlpError error{"TIMEOUT", "the agent did not answer within the deadline", {}, true};
+    send_message(error_message(error, *to, spec_.agent_id()));
+  }
+  while (const auto rpc_id = sends_.take_expired(now_)) {
+    const KlpError error{"TIMEOUT", "no answer within the deadline", {}, true};
+    answer_runner(rpc_error(*rpc_id, RpcCode::kAgentError, error));
+  }
+  // No report: control counts the miss.
+  if (health_call_ && health_call_->deadline <= now_) health_call_.reset();
+}
+
+std::int64_t Bridge::next_deadline() const {
+  return std::min({messages_.next_deadline(), sends_.next_deadline(), health_call_ ? health_call_->deadline : kNever,
+                   terminate_at_, kill_at_, channel_deadline_});
+}
+
+int Bridge::on_runner_end(const ProcessEnd& end) {
+  if (refused_) return *status_;  // nothing is legal after a refusal
+  klp::Envelope envelope;
+  envelope.mutable_exit()->set_signaled(end.signaled);
+  envelope.mutable_exit()->set_code(end.code);
+  control_.send(envelope);
+  return status_.value_or(end.status());
+}
+
+void Bridge::send_message(const klp::Message& message) {
+  klp::Envelope envelope;
+  message.SerializeToString(envelope.mutable_message());
+  control_.send(envelope);
+}
+
+void Bridge::report_health(std::uint64_t sequence, std::string json) {
+  klp::Envelope envelope;
+  envelope.mutable_health_report()->set_sequence(sequence);
+  envelope.mutable_health_report()->set_health_json(std::move(json));
+  control_.send(envelope);
+}
+
+HealthBasis Bridge::health_basis() const {
+  return {monotonic_ms() - started_at_, last_activity_unix_ms_};
+}
+
+}  // namespace kai

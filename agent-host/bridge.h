@@ -1,0 +1,140 @@
+// The state machine between control (KLP) and the runner (JSON-RPC): what is said to one because of what came from the
+// other. It never waits and makes no system call but kill(2) on the runner's process group; serve.cc is its loop.
+//
+//   hello ──accepted──► init ──ok──► start ──ok──► serving ──stop──► stopping ──► the runner's end
+//   (protocol none: hello ──accepted──► serving)
+//
+// bridge.cc: life cycle and time. bridge_control.cc: what control sends. bridge_runner.cc: what the runner sends.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "agent-host/deadline_table.h"
+#include "agent-host/health.h"
+#include "agent-host/klp_link.h"
+#include "agent-host/klp_message.h"
+#include "agent-host/limits.h"
+#include "agent-host/reap.h"
+#include "agent-host/rpc_channel.h"
+#include "proto/sandbox_spec.pb.h"
+
+namespace kai {
+
+class Bridge {
+ public:
+  /// `control` and `channel` outlive the bridge. `runner` has been exec'd.
+  Bridge(const spec::SandboxSpec& spec, KlpLink& control, RpcChannel& channel, pid_t runner);
+
+  // What has happened, in the order in which it did.
+
+  void on_envelope(const klp::Envelope& envelope);
+  /// Control closed the channel, or broke the framing: in this version the agent ends with it.
+  void on_control_gone();
+  void on_line(std::string_view line);
+  /// The runner sent more than kMaxLineBytes without a line feed.
+  void on_overlong_line();
+  /// The runner closed descriptor 3. It may be about to exit, and gets kClosedChannelExitMs for that.
+  void on_channel_closed();
+  /// SIGTERM to agent-host.
+  void on_terminate();
+  /// Called once a turn of the loop: acts on every deadline that has passed.
+  void on_time(std::int64_t now);
+
+  /// When on_time() has something to do, at the latest; kNever.
+  [[nodiscard]] std::int64_t next_deadline() const;
+  /// Everything in the sandbox has to be killed now; nothing more is read.
+  [[nodiscard]] bool kill_now() const { return kill_now_; }
+  /// The runner is read only when control has accepted the agent: so control hears of a runner only while serving.
+  [[nodiscard]] bool listens_to_runner() const { return answered_ && !kill_now_; }
+
+  /// Last words: how the runner ended. Returns agent-host's own exit status.
+  int on_runner_end(const ProcessEnd& end);
+
+ private:
+  enum class Phase { kHello, kInit, kStart, kServing, kStopping };
+  struct HealthCall {
+    std::uint64_t id = 0;
+    std::uint64_t sequence = 0;
+    std::int64_t deadline = kNever;
+  };
+
+  // bridge.cc
+  void send_hello();
+  std::uint64_t call(std::string_view method, std::string_view params_json, std::size_t queue_limit);  // 0: not taken
+  void call_hook(Phase phase, std::string_view method, std::string_view params_json);
+  void started();
+  void start_failed(std::string_view step, const std::string& message, const std::string& details_json);
+  void stop(std::int64_t grace_ms);
+  void violation(const std::string& message);
+  void log(std::string_view level, std::string_view message, std::string_view fields_json);
+  void signal_runner(int number) const;
+  void expire_calls();
+
+  // bridge_control.cc
+  [[nodiscard]] bool legal(klp::Envelope::KindCase kind) const;
+  void on_accepted(const klp::Accepted& accepted);
+  void on_message(const std::string& bytes);
+  void deliver(const klp::Message& message);
+  std::optional<KlpError> try_deliver(const klp::Message& message);
+  void notify(const klp::Message& message);
+  void answer_send(const klp::Message& message);
+  void on_health_request(std::uint64_t sequence);
+  std::string init_params(const klp::Accepted& accepted) const;
+
+  // bridge_runner.cc
+  void broken_line();
+  bool first_word(const RpcMessage& message);  // false: no runner protocol that we speak
+  void on_answer(const RpcMessage& message);
+  void on_hook_answer(const RpcMessage& message);
+  void on_message_answer(const RpcMessage& message, const Correspondent& to);
+  void on_health_answer(const RpcMessage& message, std::uint64_t sequence);
+  void on_notification(const RpcMessage& message);
+  void on_request(const RpcMessage& message);
+  void on_send(const RpcMessage& message);
+  void answer_runner(const std::string& line);
+
+  void send_message(const klp::Message& message);
+  void report_health(std::uint64_t sequence, std::string json);
+  [[nodiscard]] HealthBasis health_basis() const;
+
+  const spec::SandboxSpec& spec_;
+  KlpLink& control_;
+  RpcChannel& channel_;
+  const pid_t runner_;
+
+  Phase phase_ = Phase::kHello;
+  bool refused_ = false;   // control said refused: no more may be said to it
+  bool answered_ = false;  // control said accepted or refused
+  bool spoken_ = false;    // the runner's first valid line has come
+  bool kill_now_ = false;
+  std::optional<int> status_;  // exit status, where it is not the runner's
+  int broken_lines_ = 0;
+
+  // Of Accepted.
+  std::uint32_t max_in_flight_ = kDefaultInFlight;
+  std::size_t max_payload_ = kMaxFrameBytes;
+  std::int64_t message_deadline_ms_ = kDefaultMessageDeadlineMs;
+
+  // Questions to the runner. Ids are never used twice: an answer to a forgotten question is known as late.
+  std::uint64_t last_call_ = 0;
+  std::uint64_t hook_call_ = 0;  // init, start or shutdown, by phase_; 0: none
+  std::optional<HealthCall> health_call_;
+  DeadlineTable<std::uint64_t, Correspondent> messages_;
+  // The runner's klp.send, by the KLP id: its JSON-RPC id.
+  DeadlineTable<std::string, std::string> sends_;
+
+  // Times, monotonic unless they say otherwise.
+  std::int64_t now_;
+  const std::int64_t started_at_;
+  std::int64_t last_activity_unix_ms_;
+  std::int64_t terminate_at_ = kNever;      // SIGTERM
+  std::int64_t kill_at_ = kNever;           // SIGKILL
+  std::int64_t channel_deadline_ = kNever;  // the runner closed descriptor 3 and has to be gone by then
+};
+
+}  // namespace kai

@@ -1,0 +1,30 @@
+// The spec's HealthStatus as control gets it. Nothing of the agent's text passes through: each field is checked and
+// written anew, so control may store and show it. Pure: no I/O.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "agent-host/json_view.h"
+
+namespace kai {
+
+/// What agent-host knows by itself.
+struct HealthBasis {
+  std::int64_t uptime_ms = 0;         ///< since the program was exec'd
+  std::int64_t last_activity_ms = 0;  ///< Unix time of the last answered message, else of the start
+};
+
+/// From the agent's onHealthCheck. Fields of the wrong type are replaced by the basis or left out, and make the status
+/// at least `warning`; an unknown status is `warning`.
+std::string rebuilt_health(const JsonView& given, const HealthBasis& basis);
+
+/// The hook threw: `critical`, with the error as the only summary.
+std::string failed_health(const std::string& error_name, const std::string& message, const HealthBasis& basis);
+
+/// Of a program without the runner protocol, or a runner without onHealthCheck: `healthy` says that the process is
+/// there (and, with the runner protocol, that its event loop answered), nothing more. memoryUsage and cpuUsage are left
+/// to control, which reads them from the cgroup.
+std::string basic_health(const HealthBasis& basis);
+
+}  // namespace kai

@@ -1,0 +1,30 @@
+// Writing JSON by hand, as this folder does it: each function appends to `out`, and what it appends is valid JSON
+// without a line feed. Base64 (RFC 4648) for payloads that are not JSON stands here too.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/text.h"  // append_json_string
+
+namespace kai {
+
+/// A finite number, in the shortest form with up to 15 digits.
+void append_json_number(std::string& out, double value);
+void append_decimal(std::string& out, std::uint64_t value);
+/// Valid JSON, with the line breaks between its tokens made spaces: the runner protocol is one message a line.
+void append_json_on_one_line(std::string& out, std::string_view json);
+/// `,"name":` or, first in its object, `"name":`. `name` is one of ours and needs no escapes.
+void append_name(std::string& out, std::string_view name);
+
+/// At most `limit` bytes of `text`, cut between characters.
+std::string_view clip_utf8(std::string_view text, std::size_t limit);
+
+void append_base64(std::string& out, std::string_view bytes);
+/// nullopt: a character outside the alphabet, or wrong padding.
+std::optional<std::string> decode_base64(std::string_view text);
+
+}  // namespace kai

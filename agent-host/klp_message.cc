@@ -1,0 +1,254 @@
+#include "agent-host/klp_message.h"
+
+#include <algorithm>
+#include <array>
+
+#include "agent-host/json_text.h"
+#include "agent-host/limits.h"
+#include "agent-host/timestamp.h"
+#include "base/text.h"
+
+namespace kai {
+namespace {
+
+constexpr std::string_view kJsonType = "application/json";
+constexpr std::string_view kBinaryType = "application/octet-stream";
+/// What an agent may say about its own hooks. The others are the supervisor's words: an agent that says QUARANTINED or
+/// TIMEOUT would mislead the operator.
+constexpr std::array<std::string_view, 9> kAgentCodes = {"AGENT_ERROR",        "INVALID",     "NOT_FOUND",
+                                                         "UNKNOWN_CAPABILITY", "BUSY",        "CONFLICT",
+                                                         "TOO_LARGE",          "UNAVAILABLE", "QUOTA_EXCEEDED"};
+constexpr std::array<std::string_view, 4> kPriorities = {"normal", "low", "high", "urgent"};  // by klp::Priority
+
+tl::unexpected<KlpError> klp_error(std::string code, std::string message) {
+  return tl::unexpected(KlpError{std::move(code), std::move(message), {}, false});
+}
+
+bool is_json_type(std::string_view content_type) {
+  return content_type.empty() || content_type == kJsonType ||
+         (content_type.starts_with(kJsonType) && content_type[kJsonType.size()] == ';');
+}
+
+bool has_expired(const klp::Message& message) {
+  const std::uint32_t ttl = message.metadata().ttl_seconds();
+  const auto sent = parse_iso_time(message.timestamp());
+  return ttl > 0 && (!sent || *sent + std::int64_t{ttl} * 1000 < unix_ms());
+}
+
+/// `"payload":…` or `"payloadBase64":…,"contentType":…`; false: said to be JSON and is not.
+bool append_payload(std::string& out, const klp::Message& message) {
+  if (is_json_type(message.content_type())) {
+    if (!JsonView::parse(message.payload())) return false;
+    append_name(out, "payload");
+    append_json_on_one_line(out, message.payload());
+    return true;
+  }
+  append_name(out, "payloadBase64");
+  out += '"';
+  append_base64(out, message.payload());
+  out += '"';
+  append_name(out, "contentType");
+  append_json_string(out, message.content_type());
+  return true;
+}
+
+void append_metadata(std::string& out, const klp::Metadata& metadata) {
+  append_name(out, "metadata");
+  out += '{';
+  const auto priority = static_cast<std::size_t>(metadata.priority());
+  append_name(out, "priority");
+  append_json_string(out, kPriorities[priority < kPriorities.size() ? priority : 0]);
+  if (metadata.ttl_seconds() > 0) {
+    append_name(out, "ttl");
+    append_decimal(out, metadata.ttl_seconds());
+  }
+  if (!metadata.traceparent().empty()) {
+    append_name(out, "traceparent");
+    append_json_string(out, metadata.traceparent());
+  }
+  out += '}';
+}
+
+void append_member(std::string& out, std::string_view name, std::string_view text) {
+  if (text.empty()) return;
+  append_name(out, name);
+  append_json_string(out, text);
+}
+
+std::string text_member(const JsonView& object, std::string_view name, std::size_t limit) {
+  const auto value = object.member(name);
+  const auto text = value ? value->string() : std::nullopt;
+  return text ? std::string(clip_utf8(*text, limit)) : std::string();
+}
+
+klp::Message new_message(klp::Type type, std::string_view sender) {
+  klp::Message message;
+  message.set_protocol("klp/1.0");
+  message.set_id(new_uuid());
+  message.set_from(std::string(sender));
+  message.set_type(type);
+  message.set_timestamp(iso_now());
+  return message;
+}
+
+klp::Message new_answer(klp::Type type, const Correspondent& to, std::string_view sender) {
+  klp::Message message = new_message(type, sender);
+  message.set_to(to.address);
+  message.set_correlation_id(to.id);
+  return message;
+}
+
+/// Fills payload and contentType from `payload` or `payloadBase64`; false: the wrong types. Neither: JSON null, which
+/// is what a hook that returns nothing means.
+bool take_payload(const JsonView& object, klp::Message& message) {
+  const auto base64 = object.member("payloadBase64");
+  if (!base64) {
+    const auto payload = object.member("payload");
+    message.set_payload(payload ? std::string(payload->text()) : "null");
+    return true;
+  }
+  const auto text = base64->string();
+  auto bytes = text ? decode_base64(*text) : std::nullopt;
+  if (!bytes) return false;
+  message.set_payload(std::move(*bytes));
+  const auto type = object.member("contentType");
+  const auto type_text = type ? type->string() : std::string(kBinaryType);
+  if (!type_text || type_text->empty() || type_text->size() > kMaxNameBytes) return false;
+  message.set_content_type(*type_text);
+  return !is_json_type(*type_text) || JsonView::parse(message.payload()).has_value();
+}
+
+/// Of a whole KLPMessage that a hook returned; all but payload and metadata is stamped here. What is not well-formed is
+/// left out: metadata never costs an answer.
+void take_metadata(const JsonView& given, klp::Message& message) {
+  const auto metadata = given.member("metadata");
+  if (!metadata || !metadata->is_object()) return;
+  const std::string priority = text_member(*metadata, "priority", kMaxNameBytes);
+  const auto known = std::find(kPriorities.begin(), kPriorities.end(), priority);
+  if (known != kPriorities.end()) {
+    message.mutable_metadata()->set_priority(static_cast<klp::Priority>(known - kPriorities.begin()));
+  }
+  const auto ttl = metadata->member("ttl");
+  const auto seconds = ttl ? ttl->unsigned_integer() : std::nullopt;
+  if (seconds && *seconds <= UINT32_MAX)
+    message.mutable_metadata()->set_ttl_seconds(static_cast<std::uint32_t>(*seconds));
+  const std::string traceparent = text_member(*metadata, "traceparent", kMaxNameBytes);
+  if (!traceparent.empty()) message.mutable_metadata()->set_traceparent(traceparent);
+}
+
+std::string details_of(const JsonView& data) {
+  std::string details = "{";
+  append_member(details, "name", text_member(data, "name", kMaxNameBytes));
+  append_member(details, "stack", text_member(data, "stack", kMaxStackBytes));
+  const auto more = data.member("details");
+  if (more && !more->is_null() && more->text().size() <= kMaxDetailsBytes) {
+    append_name(details, "details");
+    append_json_on_one_line(details, more->text());
+  }
+  details += '}';
+  return details == "{}" ? std::string() : details;
+}
+
+}  // namespace
+
+tl::expected<std::string, KlpError> message_json(const klp::Message& message) {
+  if (has_expired(message)) return klp_error("EXPIRED", "the message's ttl had passed when it reached the agent");
+  std::string json;
+  json.reserve(message.payload().size() + 512);
+  json += "{\"protocol\":\"klp/1.0\"";
+  append_member(json, "id", message.id());
+  append_member(json, "from", message.from());
+  append_member(json, "to", message.to());
+  append_member(json, "type", message.type() == klp::EVENT ? "event" : "request");
+  append_member(json, "correlationId", message.correlation_id());
+  append_member(json, "capability", message.capability());
+  append_member(json, "timestamp", message.timestamp());
+  if (!append_payload(json, message)) {
+    return klp_error("INVALID", "the payload is not JSON (contentType application/json), or is nested deeper than " +
+                                    std::to_string(kMaxJsonDepth));
+  }
+  if (message.has_metadata()) append_metadata(json, message.metadata());
+  json += '}';
+  return json;
+}
+
+tl::expected<std::string, KlpError> send_result(const klp::Message& answer) {
+  if (answer.type() != klp::RESPONSE) {
+    const klp::ErrorBody& error = answer.error();
+    // The details are another agent's JSON: they go on only if they are JSON.
+    const auto details = JsonView::parse(error.details_json());
+    return tl::unexpected(KlpError{error.code(), error.message(),
+                                   details ? std::string(details->text()) : std::string(), error.retryable()});
+  }
+  std::string result = "{";
+  if (!append_payload(result, answer)) return klp_error("INVALID", "the answer's payload is not JSON");
+  result += '}';
+  return result;
+}
+
+tl::expected<klp::Message, KlpError> response_message(const JsonView& result, const Correspondent& to,
+                                                      std::string_view sender) {
+  const auto whole = result.member("message");
+  const JsonView& source = whole ? *whole : result;
+  klp::Message message = new_answer(klp::RESPONSE, to, sender);
+  if (!source.is_object() || !take_payload(source, message)) {
+    return klp_error("AGENT_ERROR", "the agent's answer is not {payload}, {payloadBase64, contentType} or {message}");
+  }
+  if (whole) take_metadata(*whole, message);
+  return message;
+}
+
+klp::Message error_message(const KlpError& error, const Correspondent& to, std::string_view sender) {
+  klp::Message message = new_answer(klp::ERROR, to, sender);
+  message.mutable_error()->set_code(error.code);
+  message.mutable_error()->set_message(error.message);
+  message.mutable_error()->set_details_json(error.details_json);
+  message.mutable_error()->set_retryable(error.retryable);
+  return message;
+}
+
+KlpError error_of_hook(const JsonView& error) {
+  KlpError klp{"AGENT_ERROR", text_member(error, "message", kMaxErrorMessageBytes), {}, false};
+  if (klp.message.empty()) klp.message = "the hook failed and gave no message";
+  const auto number = error.member("code");
+  if (number && number->text() == "-32601") klp.code = "UNKNOWN_CAPABILITY";
+  const auto data = error.member("data");
+  if (!data || !data->is_object()) return klp;
+  const std::string code = text_member(*data, "code", kMaxNameBytes);
+  if (std::find(kAgentCodes.begin(), kAgentCodes.end(), code) != kAgentCodes.end()) klp.code = code;
+  const auto retryable = data->member("retryable");
+  const auto said = retryable ? retryable->boolean() : std::nullopt;
+  klp.retryable = said ? *said : klp.code == "BUSY" || klp.code == "UNAVAILABLE";
+  klp.details_json = details_of(*data);
+  return klp;
+}
+
+tl::expected<SendRequest, KlpError> send_request(const JsonView& params, std::string_view sender) {
+  SendRequest request{new_message(klp::REQUEST, sender), 0};
+  const auto to = params.member("to");
+  const auto capability = params.member("capability");
+  const auto to_text = to ? to->string() : std::nullopt;
+  const auto capability_text = capability ? capability->string() : std::nullopt;
+  if (!to_text || to_text->empty() || to_text->size() > kMaxNameBytes) {
+    return klp_error("INVALID", "klp.send: `to` has to be an agent's id");
+  }
+  if (!capability_text || capability_text->empty() || capability_text->size() > kMaxNameBytes) {
+    return klp_error("INVALID", "klp.send: `capability` has to be one of the receiver's capabilities");
+  }
+  if (!take_payload(params, request.message)) {
+    return klp_error("INVALID", "klp.send: `payloadBase64` has to be base64, `contentType` a short string");
+  }
+  if (const auto timeout = params.member("timeoutMs"); timeout && !timeout->is_null()) {
+    const auto ms = timeout->number();
+    if (!ms || *ms < 1 || *ms > static_cast<double>(kMaxMessageDeadlineMs)) {
+      return klp_error("INVALID", "klp.send: `timeoutMs` has to be a number from 1 to 86400000");
+    }
+    request.timeout_ms = static_cast<std::uint32_t>(*ms);
+    request.message.set_deadline_ms(request.timeout_ms);
+  }
+  request.message.set_to(*to_text);
+  request.message.set_capability(*capability_text);
+  return request;
+}
+
+}  // namespace kai

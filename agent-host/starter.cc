@@ -1,0 +1,146 @@
+#include "agent-host/starter.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/unix.h"
+#include "proto/starter.pb.h"
+#include "sandbox/apply.h"
+#include "sandbox/namespaces.h"
+
+namespace kai {
+namespace {
+
+constexpr std::size_t kMaxJobBytes = 16 << 10;
+constexpr std::size_t kMaxSpecBytes = 4 << 20;
+
+struct Failure {
+  const char* step;
+  Error error;
+};
+
+[[noreturn]] void report_and_exit(const Fd& channel, const Failure& failure) {
+  starter::Report report;
+  auto* message = report.mutable_failure();
+  message->set_step(failure.step);
+  message->set_errno_value(failure.error.error_number);
+  message->set_detail(failure.error.context.empty() ? failure.error.what : failure.error.what + " " + failure.error.context);
+  (void)send_packet(channel.get(), report.SerializeAsString());
+  _exit(1);
+}
+
+/// The job, taken apart.
+struct Work {
+  starter::Job job;
+  spec::SandboxSpec spec;
+  Fd cgroup;  // v2 directory
+  std::vector<Fd> descriptors;
+  sandbox::Setup setup;
+};
+
+Result<spec::SandboxSpec> read_spec(const Fd& memfd) {
+  struct stat status {};
+  if (fstat(memfd.get(), &status) < 0) return errno_failure("fstat", "spec");
+  const auto size = static_cast<std::size_t>(status.st_size);
+  if (size > kMaxSpecBytes) return failure("spec too large");
+  std::string bytes(size, '\0');
+  if (pread(memfd.get(), bytes.data(), size, 0) != static_cast<ssize_t>(size)) return errno_failure("pread", "spec");
+  spec::SandboxSpec spec;
+  if (!spec.ParseFromString(bytes)) return failure("not a spec");
+  return spec;
+}
+
+Result<> take_apart(Packet packet, Work& work) {
+  if (!work.job.ParseFromString(packet.bytes)) return failure("not a job");
+  const std::size_t fixed = 5 + (work.job.v2_group() ? 1U : 0U) + work.job.v1_groups();
+  if (packet.fds.size() < fixed) return failure("a descriptor is missing");
+  auto spec = read_spec(packet.fds[0]);
+  if (!spec) return tl::unexpected(spec.error());
+  work.spec = std::move(*spec);
+  std::size_t at = 1;
+  sandbox::Setup& setup = work.setup;
+  for (Fd* place : {&setup.klp, &setup.standard_input, &setup.standard_output, &setup.standard_error}) {
+    *place = std::move(packet.fds[at++]);
+  }
+  if (work.job.v2_group()) work.cgroup = std::move(packet.fds[at++]);
+  for (std::uint32_t group = 0; group < work.job.v1_groups(); ++group) {
+    setup.v1_tasks.push_back(std::move(packet.fds[at++]));
+  }
+  while (at < packet.fds.size()) work.descriptors.push_back(std::move(packet.fds[at++]));
+  setup.drop_groups = work.job.uid_count() > 0;
+  return {};
+}
+
+Result<> prepare_file_system(Work& work) {
+  const sandbox::Sources sources{work.job.packages_dir(), work.job.program_dir(), work.job.sdk_dir()};
+  auto mounts = sandbox::prepare_mounts(work.spec, sources, work.descriptors);
+  if (!mounts) return tl::unexpected(mounts.error());
+  work.setup.mounts = std::move(*mounts);
+  return {};
+}
+
+// The parent's part after clone3: the child waits on `go` until its id maps are written.
+[[noreturn]] void finish_starter(pid_t child, const Work& work, const Fd& channel, Fd go) {
+  const sandbox::IdRange range{work.job.uid_base(), work.job.uid_count()};
+  if (auto done = sandbox::write_id_maps(child, range); !done) report_and_exit(channel, {"id maps", done.error()});
+  if (auto done = write_all(go.get(), "g"); !done) report_and_exit(channel, {"id maps", done.error()});
+  starter::Report report;
+  report.set_forked(child);
+  (void)send_packet(channel.get(), report.SerializeAsString());
+  _exit(0);
+}
+
+Confined confine(Work work, Fd channel, const Fd& go) {
+  char byte = 0;
+  if (read(go.get(), &byte, 1) != 1) _exit(1);  // the starter failed, and said so
+  work.setup.report = std::move(channel);
+  work.setup.spec = &work.spec;
+  if (auto done = sandbox::apply(work.setup); !done) {
+    report_and_exit(work.setup.report, {done.error().step, done.error().error});
+  }
+  starter::Report report;
+  report.set_verified(true);
+  if (auto sent = send_packet(work.setup.report.get(), report.SerializeAsString()); !sent) _exit(1);
+  return Confined{std::move(work.spec), std::move(work.setup.klp)};
+}
+
+}  // namespace
+
+Confined start_agent(int channel_number, bool root) {
+  Fd channel(channel_number);
+  (void)fcntl(channel.get(), F_SETFD, FD_CLOEXEC);
+  Work work;
+  // What can be done before the job is known is done now. A fault is told to the keeper with the job's answer.
+  std::optional<Failure> fault;
+  auto host = sandbox::namespace_ids();
+  if (!host) fault = Failure{"starter", host.error()};
+  if (auto done = sandbox::enter_starter_namespaces(root); !done) fault = Failure{"starter namespaces", done.error()};
+  auto devices = sandbox::prepare_devices();
+  if (!fault && !devices) fault = Failure{"devices", devices.error()};
+
+  auto packet = receive_packet(channel.get(), kMaxJobBytes);
+  if (!packet || packet->fds.empty()) _exit(0);  // the keeper ended
+  if (fault) report_and_exit(channel, *fault);
+  if (auto done = take_apart(std::move(*packet), work); !done) report_and_exit(channel, {"starter", done.error()});
+  work.setup.host = *host;
+  work.setup.devices = std::move(*devices);
+  if (auto done = prepare_file_system(work); !done) report_and_exit(channel, {"mounts", done.error()});
+  auto go = make_pipe();
+  if (!go) report_and_exit(channel, {"starter", go.error()});
+
+  const auto child = sandbox::clone_agent(work.cgroup ? work.cgroup.get() : -1);
+  if (!child) report_and_exit(channel, {"clone3", child.error()});
+  if (*child > 0) finish_starter(*child, work, channel, std::move(go->second));
+  go->second.reset();
+  return confine(std::move(work), std::move(channel), go->first);
+}
+
+}  // namespace kai

@@ -1,0 +1,128 @@
+// A calendar: schedules events that do not overlap, says what is free, cancels.
+import { randomUUID } from 'node:crypto';
+import { areIntervalsOverlapping, compareAsc, isAfter, isBefore, parseISO } from 'date-fns';
+import type { AgentContext, AgentLifecycleHooks, KLPMessage } from '@kai/agent';
+import { readPeriod, type Moment, type Period } from './period';
+import { ProcessStore, type CalendarEvent, type EventStore } from './store';
+
+type Payload = Record<string, unknown>;
+
+interface Availability {
+  busy: { id: string; start: string; end: string }[];
+  free: { start: string; end: string }[];
+}
+
+export default class CalendarAgent implements AgentLifecycleHooks {
+  #ctx: AgentContext;
+  #events: EventStore = new ProcessStore();
+  /** Messages are served at once, but whoever looks for a conflict and then adds must not be overtaken in between. */
+  #lastChange: Promise<unknown> = Promise.resolve();
+
+  constructor(ctx: AgentContext) {
+    this.#ctx = ctx;
+  }
+
+  async onInit(): Promise<void> {
+    this.#ctx.log.info('calendar is empty', { store: 'process' });
+  }
+
+  async onStart(): Promise<void> {}
+
+  async onMessage(msg: KLPMessage): Promise<unknown> {
+    const payload = readPayload(msg);
+    switch (msg.capability) {
+      case 'scheduleEvent':
+        return this.#exclusively(() => this.#schedule(payload));
+      case 'cancelEvent':
+        return this.#exclusively(() => this.#cancel(payload));
+      case 'queryAvailability':
+        return this.#availability(payload);
+      default:
+        throw new Error(`unknown capability ${msg.capability}`);
+    }
+  }
+
+  async onShutdown(): Promise<void> {
+    this.#ctx.log.info('calendar closes', { events: (await this.#events.all()).length });
+  }
+
+  async onError(err: Error): Promise<void> {
+    this.#ctx.log.warn(`request failed: ${err.message}`);
+  }
+
+  async saveState(): Promise<CalendarEvent[]> {
+    return this.#events.all();
+  }
+
+  async restoreState(events: CalendarEvent[] | null): Promise<void> {
+    for (const event of events ?? []) await this.#events.add(event);
+  }
+
+  async #schedule(payload: Payload): Promise<CalendarEvent> {
+    const title = readText(payload, 'title');
+    const period = readPeriod(payload, 'start', 'end');
+    const other = (await this.#events.all()).find((event) => overlaps(event, period));
+    if (other !== undefined) {
+      throw new Error(`conflict with "${other.title}" (${other.id}), ${other.start} to ${other.end}`);
+    }
+    const event = { id: randomUUID(), title, start: period.start.text, end: period.end.text };
+    await this.#events.add(event);
+    return event;
+  }
+
+  async #cancel(payload: Payload): Promise<{ cancelled: true }> {
+    const id = readText(payload, 'id');
+    if (!(await this.#events.remove(id))) throw new Error(`no event with id ${JSON.stringify(id)}`);
+    return { cancelled: true };
+  }
+
+  async #availability(payload: Payload): Promise<Availability> {
+    const asked = readPeriod(payload, 'from', 'to');
+    const events = (await this.#events.all())
+      .filter((event) => overlaps(event, asked))
+      .sort((a, b) => compareAsc(parseISO(a.start), parseISO(b.start)));
+    return { busy: events.map(({ id, start, end }) => ({ id, start, end })), free: gaps(events, asked) };
+  }
+
+  #exclusively<T>(change: () => Promise<T>): Promise<T> {
+    const result = this.#lastChange.then(change);
+    this.#lastChange = result.catch(() => undefined);
+    return result;
+  }
+}
+
+/** What is left of `asked` between events, which are in order and do not overlap each other. */
+function gaps(events: CalendarEvent[], asked: Period): Availability['free'] {
+  const free: Availability['free'] = [];
+  let from: Moment = asked.start;
+  for (const event of events) {
+    if (isBefore(from.date, parseISO(event.start))) free.push({ start: from.text, end: event.start });
+    from = { text: event.end, date: parseISO(event.end) };
+  }
+  if (isAfter(asked.end.date, from.date)) free.push({ start: from.text, end: asked.end.text });
+  return free;
+}
+
+/** An event that ends when another one starts does not overlap it. */
+function overlaps(event: CalendarEvent, period: Period): boolean {
+  return areIntervalsOverlapping(
+    { start: parseISO(event.start), end: parseISO(event.end) },
+    { start: period.start.date, end: period.end.date },
+  );
+}
+
+function readPayload(msg: KLPMessage): Payload {
+  const { payload } = msg;
+  if (typeof payload !== 'object' || payload === null || Array.isArray(payload)) {
+    throw new Error(`${msg.capability} takes a JSON object`);
+  }
+  return payload;
+}
+
+function readText(payload: Payload, field: string): string {
+  const text = payload[field];
+  if (typeof text !== 'string' || text.trim() === '') {
+    throw new Error(`${field} must be a text that is not empty; got ${JSON.stringify(text)}`);
+  }
+  return text;
+}

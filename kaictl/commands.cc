@@ -1,0 +1,317 @@
+#include "kaictl/commands.h"
+
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <csignal>
+
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+#include "base/unix.h"
+#include "kaictl/logs.h"
+#include "kaictl/package_tar.h"
+
+namespace kai {
+namespace {
+
+// Looking something up; what changes an agent; registering, which may compile TypeScript.
+constexpr Milliseconds kLookUpLimit{10'000};
+constexpr Milliseconds kChangeLimit{30'000};
+constexpr Milliseconds kRegisterLimit{120'000};
+// klp.md's default for a payload, and what standard input may hold.
+constexpr std::size_t kMaxPayloadBytes = 1 << 20;
+
+CallOptions call_options(const Context& context, std::string activity, Milliseconds limit) {
+  CallOptions options;
+  options.limit = limit;
+  options.activity = std::move(activity);
+  options.show_progress = context.show_progress;
+  return options;
+}
+
+std::vector<std::string> warnings_of(const control::Done& done) {
+  return {done.warnings().begin(), done.warnings().end()};
+}
+
+std::string id_document(const std::string& id) {
+  return nlohmann::json{{"id", id}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+/// A request that is answered by one document.
+Outcome<Answer> ask(const Context& context, const control::Request& request, const CallOptions& options,
+                    std::span<const int> fds, std::string fallback) {
+  const auto done = call(context.socket, request, fds, options);
+  if (!done) return tl::unexpected(done.error());
+  auto document = checked_document(*done, std::move(fallback));
+  if (!document) return tl::unexpected(document.error());
+  return Answer{"", std::move(*document), warnings_of(*done)};
+}
+
+/// kaid is given the operator's time, we wait a little longer so that its own answer comes first.
+struct Times {
+  std::uint32_t daemon_ms = 0;  // 0: kaid's default
+  Milliseconds limit{0};
+};
+Times times_of(const Context& context, Milliseconds default_limit) {
+  if (!context.timeout) return {0, default_limit + kGraceTime};
+  return {static_cast<std::uint32_t>(context.timeout->count()), *context.timeout + kGraceTime};
+}
+
+}  // namespace
+
+Outcome<Answer> list(const Context& context) {
+  control::Request request;
+  request.mutable_list();
+  const auto options = call_options(context, "list the agents", context.timeout.value_or(kLookUpLimit));
+  auto answer = ask(context, request, options, {}, R"({"agents":[]})");
+  if (answer) answer->text = list_text(answer->json);
+  return answer;
+}
+
+Outcome<Answer> status(const Context& context, const std::string& id) {
+  control::Request request;
+  request.mutable_status()->set_id(id);
+  const auto options = call_options(context, "status of " + id, context.timeout.value_or(kLookUpLimit));
+  auto answer = ask(context, request, options, {}, id_document(id));
+  if (!answer && answer.error().code == "NOT_FOUND" && answer.error().document.empty()) {
+    const nlohmann::ordered_json document = {{"id", id}, {"status", "not_found"}};
+    answer.error().document = document.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  }
+  if (answer) answer->text = status_text(answer->json);
+  return answer;
+}
+
+Outcome<Answer> register_package(const Context& context, const std::string& path) {
+  auto package = open_package(path);
+  if (!package) return tl::unexpected(package.error());
+  control::Request request;
+  request.mutable_register_()->set_label(path);
+  const std::array<int, 1> fds = {package->get()};
+  const auto options = call_options(context, "register " + path, context.timeout.value_or(kRegisterLimit));
+  auto answer = ask(context, request, options, fds, "{}");
+  if (answer) answer->text = register_text(answer->json);
+  return answer;
+}
+
+Outcome<Answer> unregister(const Context& context, const std::string& id) {
+  control::Request request;
+  request.mutable_unregister()->set_id(id);
+  const auto options = call_options(context, "unregister " + id, context.timeout.value_or(kChangeLimit));
+  auto answer = ask(context, request, options, {}, id_document(id));
+  if (answer) answer->text = escape_for_terminal(id) + ": unregistered\n";
+  return answer;
+}
+
+Outcome<Answer> change(const Context& context, Change what, const std::string& id, bool no_wait) {
+  const Times times = times_of(context, kChangeLimit);
+  control::Request request;
+  control::AgentRef* const agent = what == Change::kStart  ? request.mutable_start()
+                                   : what == Change::kStop ? request.mutable_stop()
+                                                           : request.mutable_restart();
+  agent->set_id(id);
+  agent->set_timeout_ms(times.daemon_ms);
+  agent->set_no_wait(no_wait);
+  static constexpr std::array<const char*, 3> kVerbs = {"start", "stop", "restart"};
+  static constexpr std::array<const char*, 3> kDone = {"started", "stopped", "restarted"};
+  static constexpr std::array<const char*, 3> kAsked = {"starting", "stopping", "restarting"};
+  const auto at = static_cast<std::size_t>(what);
+  const auto options = call_options(context, std::string(kVerbs[at]) + " " + id, times.limit);
+  auto answer = ask(context, request, options, {}, id_document(id));
+  if (answer) answer->text = state_text(id, no_wait ? kAsked[at] : kDone[at], answer->json);
+  return answer;
+}
+
+Outcome<Answer> terminate(const Context& context, const std::string& id, bool purge) {
+  const Times times = times_of(context, kChangeLimit);
+  control::Request request;
+  request.mutable_terminate()->set_id(id);
+  request.mutable_terminate()->set_purge(purge);
+  request.mutable_terminate()->set_timeout_ms(times.daemon_ms);
+  auto answer = ask(context, request, call_options(context, "terminate " + id, times.limit), {}, id_document(id));
+  if (answer) answer->text = state_text(id, "terminated", answer->json);
+  return answer;
+}
+
+namespace {
+
+/// Where in the text the parser stopped, for a person: "line 1, column 7".
+std::string place_of(std::string_view text, std::size_t byte) {
+  std::size_t line = 1;
+  std::size_t column = 1;
+  for (std::size_t at = 0; at + 1 < byte && at < text.size(); ++at) {
+    column = text[at] == '\n' ? 1 : column + 1;
+    if (text[at] == '\n') ++line;
+  }
+  return "line " + std::to_string(line) + ", column " + std::to_string(column);
+}
+
+/// Takes the parser's events and keeps only the place where it failed.
+struct FaultFinder : nlohmann::json_sax<nlohmann::json> {
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_object(std::size_t) override { return true; }
+  bool key(string_t&) override { return true; }
+  bool end_object() override { return true; }
+  bool start_array(std::size_t) override { return true; }
+  bool end_array() override { return true; }
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) override {
+    byte = position;
+    return false;
+  }
+  std::size_t byte = 0;
+};
+
+Outcome<std::string> payload_of(const std::string& typed) {
+  std::string payload = typed.empty() ? "{}" : typed;
+  if (typed == "-") {
+    auto input = read_all(STDIN_FILENO, kMaxPayloadBytes);
+    if (!input && input.error().error_number != EFBIG) {
+      return local_failure("cannot read the payload from standard input", input.error());
+    }
+    if (!input) payload.assign(kMaxPayloadBytes + 1, ' ');
+    if (input) payload = std::move(*input);
+  }
+  if (payload.size() > kMaxPayloadBytes) {
+    return fail("TOO_LARGE", "the payload is over the limit of 1 MiB", "Send less");
+  }
+  FaultFinder finder;
+  if (nlohmann::json::sax_parse(payload, &finder)) return payload;
+  return fail("INVALID", "the payload is not JSON, at " + place_of(payload, finder.byte),
+              R"(Give one JSON value in single quotes: '{"key":"value"}', or - for standard input)");
+}
+
+}  // namespace
+
+Outcome<Answer> send(const Context& context, const std::string& id, const std::string& capability,
+                     const std::string& payload) {
+  auto checked = payload_of(payload);
+  if (!checked) return tl::unexpected(checked.error());
+  const Times times = times_of(context, kChangeLimit);
+  control::Request request;
+  request.mutable_send()->set_id(id);
+  request.mutable_send()->set_capability(capability);
+  request.mutable_send()->set_payload(std::move(*checked));
+  request.mutable_send()->set_timeout_ms(times.daemon_ms);
+  auto answer = ask(context, request, call_options(context, id + " to answer", times.limit), {}, "{}");
+  if (!answer) return answer;
+  answer->json = message_json(answer->json);
+  answer->text = payload_text(answer->json, isatty(STDOUT_FILENO) == 1);
+  return answer;
+}
+
+Outcome<Answer> version(const Context& context) {
+  control::Request request;
+  request.mutable_version();
+  const auto options = call_options(context, "its version", context.timeout.value_or(kLookUpLimit));
+  const auto answer = ask(context, request, options, {}, "{}");
+  if (!answer && answer.error().exit_code != kExitUnreachable) return answer;
+  nlohmann::ordered_json document = {{"kaictl", KAI_VERSION}};
+  std::string text = std::string("kaictl ") + KAI_VERSION + "\n";
+  if (!answer) {
+    text += "kaid is not reachable at " + escape_for_terminal(context.socket) + "\n";
+  } else {
+    const auto said = nlohmann::json::parse(answer->json, nullptr, false);
+    const auto member = [&](const char* key) {
+      return said.is_object() && said.contains(key) && said[key].is_string() ? said[key].get<std::string>() : "";
+    };
+    const std::string daemon = member("kaid").empty() ? member("version") : member("kaid");
+    document["kaid"] = daemon.empty() ? "unknown" : daemon;
+    text += "kaid " + escape_for_terminal(document["kaid"].get<std::string>()) + "\n";
+  }
+  return Answer{text, document.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace), {}};
+}
+
+namespace {
+
+// What `tail -f` shows before it follows.
+constexpr std::uint32_t kFollowLines = 10;
+
+/// Readable once the operator interrupts: logs -f ends then, and with success.
+Result<Fd> interruption() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  if (sigprocmask(SIG_BLOCK, &signals, nullptr) < 0) return errno_failure("sigprocmask");
+  Fd fd(signalfd(-1, &signals, SFD_CLOEXEC));
+  if (!fd) return errno_failure("signalfd");
+  return fd;
+}
+
+Outcome<control::Request> logs_request(const LogsOptions& options) {
+  control::Request request;
+  control::Logs& logs = *request.mutable_logs();
+  logs.set_id(options.id);
+  logs.set_follow(options.follow);
+  if (!options.since.empty()) {
+    const auto since = parse_since(options.since, unix_ms());
+    if (!since) return tl::unexpected(since.error());
+    logs.set_since_unix_ms(*since);
+  }
+  if (options.lines || (options.follow && options.since.empty())) {
+    logs.set_has_lines(true);
+    logs.set_lines(options.lines.value_or(kFollowLines));
+  }
+  return request;
+}
+
+}  // namespace
+
+Outcome<Answer> logs(const Context& context, const LogsOptions& options) {
+  auto request = logs_request(options);
+  if (!request) return tl::unexpected(request.error());
+  const bool json = context.format == OutputFormat::kJson;
+  const bool colour = !json && isatty(STDOUT_FILENO) == 1;
+  auto waiting = call_options(context, "the log", context.timeout.value_or(kLookUpLimit));
+  Fd interrupted;
+  if (options.follow) {
+    auto fd = interruption();
+    if (!fd) return local_failure("cannot watch for signals", fd.error());
+    interrupted = std::move(*fd);
+    waiting.interrupt_fd = interrupted.get();
+    waiting.unlimited = true;
+  }
+  waiting.show_progress = waiting.show_progress && !options.follow;
+  Answer answer;
+  std::optional<Error> broken;
+  waiting.on_record = [&](std::string_view record) {
+    const std::string line = json ? std::string(record) + "\n" : render_record(record, colour);
+    // Without --follow nothing is printed before all of it came: a failure leaves standard output empty.
+    if (!options.follow) {
+      (json ? answer.json : answer.text) += line;
+    } else if (auto written = write_all(STDOUT_FILENO, line); !written) {
+      broken = written.error();
+    }
+  };
+  const auto done = call(context.socket, *request, {}, waiting);
+  if (broken) return local_failure("cannot write the log", *broken);
+  if (!done) return tl::unexpected(done.error());
+  answer.warnings = warnings_of(*done);
+  if (json && !answer.json.empty()) answer.json.pop_back();  // main adds the last LF
+  return answer;
+}
+
+Failure doctor(const Context& context) {
+  const auto directory = program_directory();
+  if (!directory) return local_failure("cannot find kai-doctor", directory.error()).value();
+  for (const char* const place : {"/kai-doctor", "/../libexec/kai/kai-doctor", "/../lib/kai/kai-doctor"}) {
+    const std::string path = *directory + place;
+    if (access(path.c_str(), X_OK) < 0) continue;
+    const char* const format = context.format == OutputFormat::kJson ? "json" : "text";
+    execl(path.c_str(), "kai-doctor", "-o", format, "--socket", context.socket.c_str(), nullptr);
+    return local_failure("cannot run kai-doctor", Error{"execl", errno, path}).value();
+  }
+  return fail("INTERNAL",
+              "kai-doctor is neither beside kaictl in " + *directory + " nor in ../libexec/kai or ../lib/kai",
+              "Install kAI whole: cmake --install, or build the target kai-doctor")
+      .value();
+}
+
+}  // namespace kai

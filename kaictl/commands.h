@@ -1,0 +1,49 @@
+// kaictl's commands: each builds its request, waits for kaid, and gives what is to be printed.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "kaictl/client.h"
+#include "kaictl/failure.h"
+#include "kaictl/output.h"
+
+namespace kai {
+
+/// What every command needs to know.
+struct Context {
+  std::string socket;
+  OutputFormat format = OutputFormat::kText;
+  std::optional<Milliseconds> timeout;  ///< --timeout
+  bool show_progress = false;           ///< text mode, and standard error is a terminal
+};
+
+/// What start, stop and restart are given beside the id.
+enum class Change { kStart, kStop, kRestart };
+
+struct LogsOptions {
+  std::string id;  ///< empty: all agents and kaid itself
+  bool follow = false;
+  std::optional<std::uint32_t> lines;
+  std::string since;  ///< as typed; empty: none
+};
+
+Outcome<Answer> list(const Context& context);
+Outcome<Answer> status(const Context& context, const std::string& id);
+Outcome<Answer> register_package(const Context& context, const std::string& path);
+Outcome<Answer> unregister(const Context& context, const std::string& id);
+Outcome<Answer> change(const Context& context, Change what, const std::string& id, bool no_wait);
+Outcome<Answer> terminate(const Context& context, const std::string& id, bool purge);
+/// `payload`: JSON as typed; "-": read from standard input; empty: {}.
+Outcome<Answer> send(const Context& context, const std::string& id, const std::string& capability,
+                     const std::string& payload);
+/// The version of kaictl, and of kaid where it is reachable.
+Outcome<Answer> version(const Context& context);
+/// Without --follow the records come as the answer; with it they are printed as they come, until a signal.
+Outcome<Answer> logs(const Context& context, const LogsOptions& options);
+
+/// Becomes kai-doctor, which stands beside kaictl or in ../libexec/kai or ../lib/kai. Returns only on failure.
+Failure doctor(const Context& context);
+
+}  // namespace kai

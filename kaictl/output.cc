@@ -1,0 +1,280 @@
+#include "kaictl/output.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+#include "kaictl/base64.h"
+
+namespace kai {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Printing a document goes as deep as it nests; what an agent nests deeper than this is shown as it came.
+constexpr int kMaxDepth = 128;
+
+bool too_deep(std::string_view json) {
+  int depth = 0;
+  bool in_string = false;
+  for (std::size_t at = 0; at < json.size(); ++at) {
+    const char c = json[at];
+    if (in_string && c == '\\') {
+      ++at;
+    } else if (c == '"') {
+      in_string = !in_string;
+    } else if (!in_string && (c == '[' || c == '{')) {
+      if (++depth > kMaxDepth) return true;
+    } else if (!in_string && (c == ']' || c == '}')) {
+      --depth;
+    }
+  }
+  return false;
+}
+
+/// Discarded: not JSON, or too deep.
+Json parse(std::string_view text) {
+  return too_deep(text) ? Json(Json::value_t::discarded) : Json::parse(text, nullptr, false);
+}
+
+std::string dump(const Json& value, int indent = -1) {
+  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+/// A member that may be missing, as escaped text: "" then.
+std::string text_of(const Json& object, std::string_view key) {
+  if (!object.is_object()) return {};
+  const auto found = object.find(key);
+  if (found == object.end() || found->is_null()) return {};
+  return escape_for_terminal(found->is_string() ? found->get_ref<const std::string&>() : dump(*found));
+}
+
+Json member(const Json& object, std::string_view key) {
+  if (!object.is_object()) return {};
+  const auto found = object.find(key);
+  return found == object.end() ? Json() : *found;
+}
+
+std::string duration_of(const Json& object, std::string_view key) {
+  const Json value = member(object, key);
+  return value.is_number() ? readable_duration(static_cast<std::int64_t>(value.get<double>())) : std::string();
+}
+
+/// ["cgroup","disk"] as "cgroup, disk"; empty: "".
+std::string joined(const Json& list) {
+  std::string text;
+  if (!list.is_array()) return text;
+  for (const Json& item : list) {
+    if (!text.empty()) text += ", ";
+    text += escape_for_terminal(item.is_string() ? item.get_ref<const std::string&>() : dump(item));
+  }
+  return text;
+}
+
+/// Characters, as columns: what an escaped text holds is one column each, wide scripts aside.
+std::size_t width(std::string_view text) {
+  return static_cast<std::size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+}
+
+constexpr std::size_t kListColumns = 7;
+using Row = std::array<std::string, kListColumns>;
+
+std::string table(const std::vector<Row>& rows) {
+  std::array<std::size_t, kListColumns> widths{};
+  for (const Row& row : rows) {
+    for (std::size_t at = 0; at < row.size(); ++at) widths[at] = std::max(widths[at], width(row[at]));
+  }
+  std::string text;
+  for (const Row& row : rows) {
+    std::string line;
+    for (std::size_t at = 0; at < row.size(); ++at) {
+      line += row[at];
+      line.append(widths[at] - width(row[at]) + 2, ' ');
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    text += line + "\n";
+  }
+  return text;
+}
+
+std::string or_dash(std::string text) {
+  return text.empty() ? "-" : text;
+}
+
+/// "key        value" of a status block; nothing where there is no value.
+void append_field(std::string& out, std::string_view key, const std::string& value) {
+  if (value.empty()) return;
+  std::array<char, 32> label;
+  std::snprintf(label.data(), label.size(), "  %-11s ", std::string(key).c_str());
+  out += label.data() + value + "\n";
+}
+
+std::string health_text(const Json& health) {
+  std::string text = text_of(health, "status");
+  if (text.empty()) return text;
+  if (const std::string memory = text_of(health, "memoryUsage"); !memory.empty()) text += ", " + memory + " MB";
+  if (const std::string cpu = text_of(health, "cpuUsage"); !cpu.empty()) text += ", " + cpu + " % of a core";
+  if (const std::string last = text_of(health, "lastActivity"); !last.empty()) text += ", last active " + last;
+  const Json errors = member(health, "errors");
+  if (errors.is_array() && !errors.empty()) text += ", " + std::to_string(errors.size()) + " kinds of errors";
+  return text;
+}
+
+std::string last_end_text(const Json& end) {
+  std::string text = text_of(end, "cause");
+  if (text.empty()) return text;
+  const std::string signal = text_of(end, "signal");
+  const std::string code = text_of(end, "exitCode");
+  if (!signal.empty()) {
+    text += " (" + signal + ")";
+  } else if (!code.empty()) {
+    text += " (exit code " + code + ")";
+  }
+  if (const std::string message = text_of(end, "message"); !message.empty()) text += ": " + message;
+  return text;
+}
+
+std::string quarantine_text(const Json& record) {
+  const Json reason = member(record, "reason");
+  std::string text = text_of(reason, "type");
+  if (text.empty()) return text;
+  text += "/" + text_of(reason, "severity") + " since " + text_of(record, "quarantinedAt") + ": " +
+          text_of(reason, "description") + "; " + text_of(record, "retryCount") + " of " +
+          text_of(record, "maxRetries") + " recoveries tried";
+  return text;
+}
+
+/// What an operator would type now.
+std::string next_step(const Json& status, const std::string& id) {
+  const std::string state = text_of(status, "state");
+  const std::string cause = text_of(member(status, "lastEnd"), "cause");
+  const bool failed = !cause.empty() && cause != "stopped" && cause != "exit";
+  const std::string logs = "kaictl logs " + id;
+  if (text_of(status, "status") == "quarantined") return "find out why with: " + logs;
+  if (state == "backoff") return "kaid starts it again by itself; why it ended: " + logs;
+  if (state == "terminated") return "begin anew with: kaictl start " + id + ", or remove it: kaictl unregister " + id;
+  if (state == "registered" || state == "stopped") {
+    return (failed ? "find out why it ended with: " + logs + ", then: kaictl start " : "start it with: kaictl start ") +
+           id;
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string readable_duration(std::int64_t ms) {
+  const std::int64_t seconds = ms / 1000;
+  const auto pair = [](std::int64_t large, const char* large_unit, std::int64_t small, const char* small_unit) {
+    std::string text = std::to_string(large) + large_unit;
+    if (small != 0) text += " " + std::to_string(small) + small_unit;
+    return text;
+  };
+  if (ms < 1000) return std::to_string(ms) + "ms";
+  if (seconds < 60) return std::to_string(seconds) + "." + std::to_string(ms % 1000 / 100) + "s";
+  if (seconds < 3600) return pair(seconds / 60, "m", seconds % 60, "s");
+  if (seconds < 86400) return pair(seconds / 3600, "h", seconds % 3600 / 60, "m");
+  return pair(seconds / 86400, "d", seconds % 86400 / 3600, "h");
+}
+
+std::string list_text(std::string_view json) {
+  const Json agents = member(parse(json), "agents");
+  if (!agents.is_array() || agents.empty())
+    return "no agents are registered; register one with: kaictl register PATH\n";
+  std::vector<Row> rows = {{"ID", "VERSION", "STATE", "UPTIME", "RESTARTS", "POLICY", "NAME"}};
+  for (const Json& agent : agents) {
+    std::string state = text_of(agent, "state");
+    const std::string desired = text_of(agent, "desired");
+    // Only what is not as the operator wants it needs a word.
+    if (state != desired && desired == "running") state += " (should run)";
+    rows.push_back({text_of(agent, "id"), text_of(agent, "version"), state, or_dash(duration_of(agent, "uptime")),
+                    or_dash(text_of(agent, "restarts")), or_dash(text_of(agent, "policy")), text_of(agent, "name")});
+  }
+  return table(rows);
+}
+
+std::string status_text(std::string_view json) {
+  const Json status = parse(json);
+  const std::string id = text_of(status, "id");
+  std::string text = id;
+  if (const std::string version = text_of(status, "version"); !version.empty()) text += " " + version;
+  text += ": " + or_dash(text_of(status, "state")) + " (" + text_of(status, "status") + ")\n";
+  append_field(text, "desired", text_of(status, "desired"));
+  append_field(text, "uptime", duration_of(status, "uptime"));
+  append_field(text, "pid", text_of(status, "pid"));
+  append_field(text, "health", health_text(member(status, "health")));
+  const Json crashes = member(status, "crashes");
+  if (const std::string count = text_of(crashes, "count"); !count.empty()) {
+    append_field(text, "crashes", count + " in " + or_dash(duration_of(crashes, "window")));
+  }
+  append_field(text, "last end", last_end_text(member(status, "lastEnd")));
+  append_field(text, "quarantine", quarantine_text(member(status, "quarantine")));
+  append_field(text, "policy", text_of(status, "policy"));
+  append_field(text, "degraded", joined(member(status, "degraded")));
+  append_field(text, "grants", joined(member(status, "grants")));
+  append_field(text, "denials", text_of(status, "denials"));
+  append_field(text, "exposure", text_of(member(status, "exposure"), "score"));
+  append_field(text, "next", next_step(status, id));
+  return text;
+}
+
+std::string register_text(std::string_view json) {
+  const Json document = parse(json);
+  const std::string id = text_of(document, "id");
+  if (id.empty()) return "registered\n";
+  std::string text = "registered " + id;
+  if (const std::string version = text_of(document, "version"); !version.empty()) text += " " + version;
+  if (const std::string policy = text_of(document, "policy"); !policy.empty()) text += " under policy " + policy;
+  return text + "; start it with: kaictl start " + id + "\n";
+}
+
+std::string state_text(const std::string& id, std::string_view done, std::string_view json) {
+  const std::string state = text_of(parse(json), "state");
+  return escape_for_terminal(id) + ": " + (state.empty() ? std::string(done) : state) + "\n";
+}
+
+std::string message_json(std::string_view json) {
+  Json message = parse(json);
+  if (!message.is_object()) return std::string(json);
+  const auto encoded = message.find("payloadBase64");
+  const std::string type = text_of(message, "contentType");
+  const bool is_json = type.empty() || type == "application/json";
+  if (encoded == message.end() || !encoded->is_string() || !is_json) return std::string(json);
+  const auto payload = decode_base64(encoded->get_ref<const std::string&>());
+  if (!payload || !Json::accept(*payload)) return std::string(json);
+  message.erase("payloadBase64");
+  std::string text = dump(message);
+  text.pop_back();
+  return text + (message.empty() ? "" : ",") + "\"payload\":" + *payload + "}";
+}
+
+std::string payload_text(std::string_view json, bool pretty) {
+  const Json message = parse(json);
+  if (message.is_discarded()) return escape_for_terminal(json) + "\n";
+  const Json payload = member(message, "payload");
+  if (!message.is_object() || !message.contains("payload")) {
+    const std::string encoded = text_of(message, "payloadBase64");
+    return encoded.empty() ? std::string() : encoded + "\n";
+  }
+  std::string_view rest;
+  const std::string lines = dump(payload, pretty ? 2 : -1);
+  std::string text;
+  for (rest = lines; !rest.empty();) {
+    const std::size_t end = std::min(rest.find('\n'), rest.size());
+    text += escape_for_terminal(rest.substr(0, end)) + "\n";
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return text;
+}
+
+Outcome<std::string> checked_document(const control::Done& done, std::string fallback) {
+  if (done.json().empty()) return fallback;
+  if (Json::accept(done.json())) return done.json();
+  return fail("INTERNAL", "kaid's answer is not JSON", "Compare versions with: kaictl version");
+}
+
+}  // namespace kai

@@ -1,0 +1,364 @@
+#include "sandbox/cgroup.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <memory>
+#include <optional>
+#include <string_view>
+
+#include "base/unix.h"
+
+namespace kai::sandbox {
+namespace {
+
+constexpr std::uint32_t kCpuPeriodUs = 100'000;
+// v1 controllers that carry limits, and cpuacct, which counts the time.
+constexpr std::array kV1Controllers = {"memory", "cpu", "cpuacct", "pids"};
+
+template <typename Visit>
+void for_each_line(std::string_view text, Visit visit) {
+  while (!text.empty()) {
+    const std::size_t end = text.find('\n');
+    visit(text.substr(0, end));
+    if (end == std::string_view::npos) return;
+    text.remove_prefix(end + 1);
+  }
+}
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  for (;;) {
+    const std::size_t at = text.find(separator);
+    parts.push_back(text.substr(0, at));
+    if (at == std::string_view::npos) return parts;
+    text.remove_prefix(at + 1);
+  }
+}
+
+bool lists(std::string_view list, std::string_view word, char separator) {
+  const auto parts = split(list, separator);
+  return std::find(parts.begin(), parts.end(), word) != parts.end();
+}
+
+struct Hierarchy {
+  std::string mount;                      // where it is mounted
+  std::string own;                        // the group of this process in it, "/" or "/a/b"
+  std::vector<std::string> controllers;   // v1 only
+};
+
+struct Hierarchies {
+  std::optional<Hierarchy> v2;
+  std::vector<Hierarchy> v1;
+
+  [[nodiscard]] const Hierarchy* with(std::string_view controller) const {
+    for (const auto& hierarchy : v1) {
+      for (const auto& name : hierarchy.controllers) {
+        if (name == controller) return &hierarchy;
+      }
+    }
+    return nullptr;
+  }
+};
+
+// mountinfo: … root mount-point … - fstype source super-options (proc_pid_mountinfo(5)).
+void read_mounts(std::string_view table, Hierarchies& found) {
+  for_each_line(table, [&](std::string_view line) {
+    const std::size_t dash = line.find(" - ");
+    if (dash == std::string_view::npos) return;
+    const auto left = split(line.substr(0, dash), ' ');
+    const auto right = split(line.substr(dash + 3), ' ');
+    if (left.size() < 5 || right.size() < 3) return;
+    if (right[0] == "cgroup2" && !found.v2) found.v2 = Hierarchy{std::string(left[4]), "/", {}};
+    if (right[0] != "cgroup") return;
+    Hierarchy hierarchy{std::string(left[4]), "/", {}};
+    for (const auto option : split(right[2], ',')) hierarchy.controllers.emplace_back(option);
+    found.v1.push_back(std::move(hierarchy));
+  });
+}
+
+// /proc/self/cgroup: id:controllers:path; v2 is "0::path" (cgroups(7)).
+void read_own_groups(std::string_view table, Hierarchies& found) {
+  for_each_line(table, [&](std::string_view line) {
+    const std::size_t first = line.find(':');
+    const std::size_t second = line.find(':', first + 1);
+    if (second == std::string_view::npos) return;
+    const std::string_view controllers = line.substr(first + 1, second - first - 1);
+    const std::string path(line.substr(second + 1));
+    if (controllers.empty()) {
+      if (found.v2) found.v2->own = path;
+      return;
+    }
+    for (auto& hierarchy : found.v1) {
+      const auto& names = hierarchy.controllers;
+      const bool same = std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+        return lists(controllers, name, ',');
+      });
+      if (same) hierarchy.own = path;
+    }
+  });
+}
+
+Result<Hierarchies> find_hierarchies() {
+  auto mounts = read_file("/proc/self/mountinfo");
+  if (!mounts) return tl::unexpected(mounts.error());
+  auto own = read_file("/proc/self/cgroup");
+  if (!own) return tl::unexpected(own.error());
+  Hierarchies found;
+  read_mounts(*mounts, found);
+  read_own_groups(*own, found);
+  return found;
+}
+
+std::string join(const std::string& directory, const std::string& name) {
+  return directory.ends_with('/') ? directory + name : directory + "/" + name;
+}
+
+std::string place(const Hierarchy& hierarchy) {
+  return hierarchy.own == "/" ? hierarchy.mount : hierarchy.mount + hierarchy.own;
+}
+
+Result<> make_group(const std::string& path) {
+  if (mkdir(path.c_str(), 0755) < 0 && errno != EEXIST) return errno_failure("mkdir", path);
+  return {};
+}
+
+// Groups below `path` that an earlier kaid left: it has ended (the state directory's lock says so), and its agents with it.
+void sweep(const std::string& path) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(path.c_str()), closedir);
+  if (!directory) return;
+  while (const dirent* entry = readdir(directory.get())) {
+    if (entry->d_type != DT_DIR || entry->d_name[0] == '.') continue;
+    const std::string child = join(path, entry->d_name);
+    (void)write_file(child + "/cgroup.kill", "1");  // v1 has none; its processes are in the v2 tree too
+    (void)rmdir(child.c_str());
+  }
+}
+
+bool only_this_process(const std::string& group) {
+  const auto processes = read_file(group + "/cgroup.procs");
+  return processes && *processes == std::to_string(getpid()) + "\n";
+}
+
+bool has_controllers(const std::string& group) {
+  const auto list = read_file(group + "/cgroup.controllers");
+  if (!list) return false;
+  const std::string_view names = std::string_view(*list).substr(0, list->find('\n'));
+  return lists(names, "memory", ' ') && lists(names, "cpu", ' ') && lists(names, "pids", ' ');
+}
+
+std::uint64_t number(std::string_view text) {
+  std::uint64_t value = 0;
+  (void)std::from_chars(text.data(), text.data() + text.size(), value);
+  return value;
+}
+
+std::uint64_t read_number(const std::string& path) {
+  const auto text = read_file(path);
+  return text ? number(*text) : 0;
+}
+
+/// The value of `key value` in a flat keyed file.
+std::uint64_t read_keyed(const std::string& path, std::string_view key) {
+  const auto text = read_file(path);
+  std::uint64_t value = 0;
+  if (!text) return value;
+  for_each_line(*text, [&](std::string_view line) {
+    if (line.starts_with(key) && line.size() > key.size() && line[key.size()] == ' ') value = number(line.substr(key.size() + 1));
+  });
+  return value;
+}
+
+struct Setting {
+  std::string file, value;
+  bool optional = false;  // only where the kernel has it
+};
+
+// A limit that the kernel does not take is an error; only a file that this kernel does not have may be left out.
+Result<> apply_settings(const std::string& group, const std::vector<Setting>& settings) {
+  for (const auto& setting : settings) {
+    const std::string path = join(group, setting.file);
+    if (setting.optional && access(path.c_str(), F_OK) < 0) continue;
+    if (auto done = write_file(path, setting.value); !done) return done;
+  }
+  return {};
+}
+
+std::string cpu_quota(const spec::Cgroup& limits) { return std::to_string(limits.cpu_percent() * (kCpuPeriodUs / 100)); }
+
+std::vector<Setting> v2_settings(const spec::Cgroup& limits) {
+  return {{"memory.max", std::to_string(limits.memory_bytes())},
+          {"memory.swap.max", "0", true},
+          {"memory.oom.group", "1"},
+          {"cpu.max", cpu_quota(limits) + " " + std::to_string(kCpuPeriodUs)},
+          {"pids.max", std::to_string(limits.pids())}};
+}
+
+std::vector<Setting> v1_settings(std::string_view controller, const spec::Cgroup& limits) {
+  if (controller == "memory") {
+    const std::string bytes = std::to_string(limits.memory_bytes());
+    // memsw is memory and swap together: the same number is no swap.
+    return {{"memory.limit_in_bytes", bytes}, {"memory.memsw.limit_in_bytes", bytes, true}, {"memory.swappiness", "0", true}};
+  }
+  if (controller == "cpu") return {{"cpu.cfs_period_us", std::to_string(kCpuPeriodUs)}, {"cpu.cfs_quota_us", cpu_quota(limits)}};
+  if (controller == "pids") return {{"pids.max", std::to_string(limits.pids())}};
+  return {};
+}
+
+}  // namespace
+
+CgroupUsage AgentCgroup::usage() const {
+  CgroupUsage usage;
+  if (v1_paths_.empty()) {
+    usage.memory_bytes = read_number(v2_path_ + "/memory.current");
+    usage.cpu_us = read_keyed(v2_path_ + "/cpu.stat", "usage_usec");
+    usage.pids = static_cast<std::uint32_t>(read_number(v2_path_ + "/pids.current"));
+    usage.oom_kills = static_cast<std::uint32_t>(read_keyed(v2_path_ + "/memory.events", "oom_kill"));
+    usage.pids_refused = static_cast<std::uint32_t>(read_keyed(v2_path_ + "/pids.events", "max"));
+    return usage;
+  }
+  for (const auto& [controller, path] : v1_paths_) {
+    if (controller == "memory") {
+      usage.memory_bytes = read_number(path + "/memory.usage_in_bytes");
+      usage.oom_kills = static_cast<std::uint32_t>(read_keyed(path + "/memory.oom_control", "oom_kill"));
+    } else if (controller == "cpuacct") {
+      usage.cpu_us = read_number(path + "/cpuacct.usage") / 1000;
+    } else if (controller == "pids") {
+      usage.pids = static_cast<std::uint32_t>(read_number(path + "/pids.current"));
+      usage.pids_refused = static_cast<std::uint32_t>(read_keyed(path + "/pids.events", "max"));
+    }
+  }
+  return usage;
+}
+
+Result<> AgentCgroup::kill() const { return write_file(v2_path_ + "/cgroup.kill", "1"); }
+
+Result<> AgentCgroup::remove() {
+  v2_.reset();
+  v1_tasks_.clear();
+  for (const auto& [controller, path] : v1_paths_) {
+    if (rmdir(path.c_str()) < 0 && errno != ENOENT) return errno_failure("rmdir", path);
+  }
+  if (!v2_path_.empty() && rmdir(v2_path_.c_str()) < 0 && errno != ENOENT) return errno_failure("rmdir", v2_path_);
+  return {};
+}
+
+const char* CgroupTree::backend_name() const {
+  constexpr std::array kNames = {"none", "v2", "hybrid"};
+  return kNames[static_cast<std::size_t>(backend_)];
+}
+
+// An own leaf for the keeper where its group is its alone (a delegated unit): processes may only stand in leaves when
+// controllers are on. Otherwise, as root, an own group at the top.
+Result<> CgroupTree::open_v2(const std::string& name, bool root, const std::string& own) {
+  const bool at_top = access((own + "/cgroup.type").c_str(), F_OK) < 0;  // the root group has no such file
+  if (!at_top && only_this_process(own)) {
+    v2_keeper_ = join(own, "keeper");
+    if (auto done = make_group(v2_keeper_); !done) return done;
+    if (auto done = write_file(v2_keeper_ + "/cgroup.procs", "0"); !done) return done;
+    v2_base_ = join(own, name);
+  } else if (root) {
+    std::string top = own;
+    while (access((top + "/cgroup.type").c_str(), F_OK) == 0) top.resize(top.rfind('/'));
+    v2_base_ = join(top, name);
+  } else {
+    return failure("the group of this process holds other processes and is not delegated:", own);
+  }
+  if (auto done = make_group(v2_base_); !done) return done;
+  const std::string parent = v2_base_.substr(0, v2_base_.rfind('/'));
+  if (auto done = write_file(parent + "/cgroup.subtree_control", "+memory +cpu +pids"); !done) return done;
+  if (auto done = write_file(v2_base_ + "/cgroup.subtree_control", "+memory +cpu +pids"); !done) return done;
+  backend_ = Backend::kV2;
+  return {};
+}
+
+Result<> CgroupTree::open_v1(const std::string& name) {
+  const auto found = find_hierarchies();
+  if (!found) return tl::unexpected(found.error());
+  if (!found->v2) return failure("no cgroup2 is mounted");
+  std::vector<std::pair<std::string, std::string>> bases;
+  for (const char* controller : kV1Controllers) {
+    const Hierarchy* hierarchy = found->with(controller);
+    if (hierarchy == nullptr) return failure("no hierarchy has the controller", controller);
+    const std::string base = join(place(*hierarchy), name);
+    if (auto done = make_group(base); !done) return done;
+    const bool known = std::any_of(bases.begin(), bases.end(), [&](const auto& other) { return other.second == base; });
+    // Two controllers in one hierarchy (cpu,cpuacct) share a group; each keeps its own entry for its limits.
+    bases.emplace_back(controller, base);
+    if (!known) sweep(base);
+  }
+  v2_base_ = join(place(*found->v2), name);
+  if (auto done = make_group(v2_base_); !done) return done;
+  sweep(v2_base_);
+  v1_bases_ = std::move(bases);
+  backend_ = Backend::kHybrid;
+  return {};
+}
+
+CgroupTree CgroupTree::open(const std::string& name, bool root) {
+  CgroupTree tree;
+  const auto found = find_hierarchies();
+  Result<> opened = found ? Result<>{} : tl::unexpected(found.error());
+  if (opened && found->v2) {
+    std::string top = found->v2->mount;
+    opened = has_controllers(top) ? tree.open_v2(name, root, place(*found->v2)) : tree.open_v1(name);
+    if (opened && tree.backend_ == Backend::kV2) sweep(tree.v2_base_);
+  } else if (opened) {
+    opened = failure("no cgroup2 is mounted");
+  }
+  if (!opened) {
+    tree.remove();
+    tree.backend_ = Backend::kNone;
+    tree.why_none_ = opened.error().message();
+  }
+  return tree;
+}
+
+Result<AgentCgroup> CgroupTree::create(const std::string& leaf, const spec::Cgroup& limits) const {
+  AgentCgroup group;
+  const auto build = [&]() -> Result<> {
+    group.v2_path_ = join(v2_base_, leaf);
+    if (mkdir(group.v2_path_.c_str(), 0755) < 0) return errno_failure("mkdir", group.v2_path_);
+    if (backend_ == Backend::kV2) {
+      if (auto done = apply_settings(group.v2_path_, v2_settings(limits)); !done) return done;
+    }
+    for (const auto& [controller, base] : v1_bases_) {
+      const std::string path = join(base, leaf);
+      const bool made = mkdir(path.c_str(), 0755) == 0;
+      if (!made && errno != EEXIST) return errno_failure("mkdir", path);
+      group.v1_paths_.emplace_back(controller, path);
+      if (auto done = apply_settings(path, v1_settings(controller, limits)); !done) return done;
+      if (!made) continue;
+      group.v1_tasks_.emplace_back(::open((path + "/tasks").c_str(), O_WRONLY | O_CLOEXEC));
+      if (!group.v1_tasks_.back()) return errno_failure("open", path + "/tasks");
+    }
+    group.v2_.reset(::open(group.v2_path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    return group.v2_ ? Result<>{} : errno_failure("open", group.v2_path_);
+  };
+  if (auto done = build(); !done) {
+    (void)group.remove();
+    return tl::unexpected(done.error());
+  }
+  return group;
+}
+
+void CgroupTree::remove() {
+  for (const auto& [controller, path] : v1_bases_) (void)rmdir(path.c_str());
+  if (!v2_base_.empty()) (void)rmdir(v2_base_.c_str());
+  if (!v2_keeper_.empty()) {
+    // The leaf is empty only when this process has left it, which a group with controllers does not let it.
+    const std::string own = v2_keeper_.substr(0, v2_keeper_.rfind('/'));
+    (void)write_file(own + "/cgroup.subtree_control", "-memory -cpu -pids");
+    if (write_file(own + "/cgroup.procs", "0")) (void)rmdir(v2_keeper_.c_str());
+  }
+  v1_bases_.clear();
+  v2_base_.clear();
+  v2_keeper_.clear();
+}
+
+}  // namespace kai::sandbox

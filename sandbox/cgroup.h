@@ -1,0 +1,78 @@
+// Limits, tracking and killing of one agent's process tree. One interface, two backends (cgroups(7)):
+//   v2      one group with the controllers memory, cpu and pids;
+//   hybrid  the v2 tree, without controllers, for tracking and cgroup.kill, and v1 groups for the limits.
+// Every group is made below the group that the keeper itself stands in, or, where that one is full of other processes
+// and the keeper is root, in an own one at the top. Groups of others are never touched.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "proto/sandbox_spec.pb.h"
+
+namespace kai::sandbox {
+
+/// What a tree used, and what its limits refused.
+struct CgroupUsage {
+  std::uint64_t memory_bytes = 0;
+  std::uint64_t cpu_us = 0;
+  std::uint32_t pids = 0;
+  std::uint32_t oom_kills = 0;
+  std::uint32_t pids_refused = 0;
+};
+
+/// The groups of one agent, as directories. Removing is explicit, as it can fail while the kernel still lets go.
+class AgentCgroup {
+ public:
+  /// The v2 directory, for CLONE_INTO_CGROUP; -1: none.
+  [[nodiscard]] int v2_fd() const { return v2_.get(); }
+  /// `tasks` files of the v1 groups, to be written `0` to by the process itself.
+  [[nodiscard]] const std::vector<Fd>& v1_tasks() const { return v1_tasks_; }
+
+  [[nodiscard]] CgroupUsage usage() const;
+  /// SIGKILL to every process in the tree (cgroup.kill, Linux 5.14).
+  Result<> kill() const;
+  /// rmdir(2) of every group; EBUSY: call again later.
+  Result<> remove();
+
+ private:
+  friend class CgroupTree;
+  std::string v2_path_;
+  std::vector<std::pair<std::string, std::string>> v1_paths_;  // controller, path
+  Fd v2_;
+  std::vector<Fd> v1_tasks_;
+};
+
+/// The keeper's own place in the hierarchies.
+class CgroupTree {
+ public:
+  enum class Backend { kNone, kV2, kHybrid };
+
+  /// Looks at /proc/self/cgroup and mountinfo, makes the base groups, and sweeps what an earlier kaid of the same `name`
+  /// left. Backend kNone, with the reason in why_none(), where this process may not make groups with all controllers.
+  static CgroupTree open(const std::string& name, bool root);
+
+  [[nodiscard]] Backend backend() const { return backend_; }
+  [[nodiscard]] const char* backend_name() const;
+  [[nodiscard]] const std::string& why_none() const { return why_none_; }
+
+  /// Makes the groups of one agent with their limits set.
+  Result<AgentCgroup> create(const std::string& leaf, const spec::Cgroup& limits) const;
+  /// Removes the base groups: at the end, when every agent's group is gone.
+  void remove();
+
+ private:
+  Result<> open_v2(const std::string& name, bool root, const std::string& mount);
+  Result<> open_v1(const std::string& name);
+
+  Backend backend_ = Backend::kNone;
+  std::string why_none_;
+  std::string v2_base_;
+  std::string v2_keeper_;  // leaf that the keeper moved itself to; empty: it stayed where it was
+  std::vector<std::pair<std::string, std::string>> v1_bases_;  // controller, path
+};
+
+}  // namespace kai::sandbox

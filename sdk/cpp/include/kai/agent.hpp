@@ -1,0 +1,200 @@
+// Write kAI agents in C++ (17 or later): one class that derives from kai::Agent, and KAI_AGENT(Class) at the end.
+//
+//   class Echo : public kai::Agent {
+//     kai::Json on_message(const kai::Message& msg) override { return msg.payload; }
+//   };
+//   KAI_AGENT(Echo)
+//
+//   g++ -std=c++17 -O2 -shared -fPIC -fvisibility=hidden -I SDK/cpp/include echo.cc -o libecho.so
+//
+// Header-only, with nlohmann/json (Debian: nlohmann-json3-dev). All of the protocol is compiled into the agent's own
+// library; kai-native-runner calls one C function of it, so no C++ ABI crosses the border between the two.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kai/detail/channel.hpp"
+#include "kai/detail/health.hpp"
+#include "kai/detail/payload.hpp"
+#include "kai/message.hpp"
+
+namespace kai {
+
+namespace detail {
+class Session;
+}
+
+struct SetOptions {
+  std::optional<double> ttl;               ///< seconds; 0 is never
+  bool if_absent = false;                  ///< CONFLICT where the key exists
+  std::optional<std::int64_t> if_version;  ///< CONFLICT where the key has another version
+};
+
+struct MemoryEntry {
+  std::string key;
+  Json value;
+  SetOptions options;
+};
+
+struct ListOptions {
+  std::string prefix;
+  std::optional<std::int64_t> limit;
+  std::string cursor;
+};
+
+struct KeyList {
+  std::vector<std::string> keys;
+  std::string cursor;  ///< empty: that was all
+};
+
+/// The agent's memory. Every call waits for its answer and throws AgentError.
+class Memory {
+ public:
+  /// `agent` reads the shared memory of another agent. nullopt: there is no such key.
+  std::optional<Json> get(const std::string& key, const std::string& agent = {}) {
+    Json params = {{"key", key}};
+    if (!agent.empty()) params["agent"] = agent;
+    const Json result = channel_->call("memory.get", params);
+    if (!result.value("found", false)) return std::nullopt;
+    return detail::decode_body(result, "value");
+  }
+
+  /// The key's new version.
+  std::int64_t set(const std::string& key, const Json& value, const SetOptions& options = {}) {
+    return channel_->call("memory.set", encode({key, value, options})).at("version").get<std::int64_t>();
+  }
+
+  std::map<std::string, Json> get_many(const std::vector<std::string>& keys) {
+    std::map<std::string, Json> found;
+    const Json result = channel_->call("memory.getMany", {{"keys", keys}});
+    for (const Json& entry : result.at("entries")) {
+      found.emplace(entry.at("key").get<std::string>(), detail::decode_body(entry, "value"));
+    }
+    return found;
+  }
+
+  /// All or none. The new versions, in the order of the entries.
+  std::vector<std::int64_t> set_many(const std::vector<MemoryEntry>& entries) {
+    Json encoded = Json::array();
+    for (const MemoryEntry& entry : entries) encoded.push_back(encode(entry));
+    const Json result = channel_->call("memory.setMany", {{"entries", encoded}});
+    return result.at("versions").get<std::vector<std::int64_t>>();
+  }
+
+  /// Whether there was such a key. (`delete` is a C++ keyword.)
+  bool remove(const std::string& key) {
+    return channel_->call("memory.delete", {{"key", key}}).at("deleted").get<bool>();
+  }
+
+  KeyList list(const ListOptions& options = {}) {
+    Json params = Json::object();
+    if (!options.prefix.empty()) params["prefix"] = options.prefix;
+    if (options.limit) params["limit"] = *options.limit;
+    if (!options.cursor.empty()) params["cursor"] = options.cursor;
+    const Json result = channel_->call("memory.list", params);
+    return {result.at("keys").get<std::vector<std::string>>(), result.value("cursor", "")};
+  }
+
+ private:
+  friend class detail::Session;
+
+  static Json encode(const MemoryEntry& entry) {
+    Json params = detail::encode_body(entry.value, "value");
+    params.erase("contentType");
+    params["key"] = entry.key;
+    if (entry.options.ttl) params["ttl"] = *entry.options.ttl;
+    if (entry.options.if_absent) params["ifAbsent"] = true;
+    if (entry.options.if_version) params["ifVersion"] = *entry.options.if_version;
+    return params;
+  }
+
+  detail::Channel* channel_ = nullptr;
+};
+
+/// Records in the supervisor's log, under this agent's id. `fields` is an object.
+class Log {
+ public:
+  void debug(const std::string& message, const Json& fields = nullptr) { channel_->log("debug", message, fields); }
+  void info(const std::string& message, const Json& fields = nullptr) { channel_->log("info", message, fields); }
+  void warn(const std::string& message, const Json& fields = nullptr) { channel_->log("warn", message, fields); }
+  void error(const std::string& message, const Json& fields = nullptr) { channel_->log("error", message, fields); }
+
+ private:
+  friend class detail::Session;
+  detail::Channel* channel_ = nullptr;
+};
+
+/// Hooks run one after the other on one thread; while a hook works nothing else is served, health neither. An exception
+/// that a hook throws answers the request with AGENT_ERROR and is given to on_error; the agent lives on.
+/// The context (memory, log, send, emit, manifest) is there from on_init on, not yet in the constructor, and is for
+/// the thread of the hooks only.
+class Agent {
+ public:
+  Agent() = default;
+  Agent(const Agent&) = delete;
+  Agent& operator=(const Agent&) = delete;
+  virtual ~Agent() = default;
+
+  virtual void on_init() {}
+  virtual void on_start() {}
+  /// The value is the payload of the response; Json::binary goes as bytes.
+  virtual Json on_message(const Message& msg) = 0;
+  virtual void on_upgrade(const std::string& old_version) { static_cast<void>(old_version); }
+  virtual void on_shutdown() {}
+  virtual void on_error(const std::exception& error) { static_cast<void>(error); }
+  /// Begin with what this one returns, and change what the agent knows better.
+  virtual HealthStatus on_health_check() { return health_->status(); }
+  /// JSON that restore_state gets in the next instance, after its on_init.
+  virtual Json save_state() { return nullptr; }
+  virtual void restore_state(const Json& state) { static_cast<void>(state); }
+
+ protected:
+  Memory memory;
+  Log log;
+
+  /// The manifest, as an object.
+  const Json& manifest() const { return init_.at("manifest"); }
+  /// What the operator granted, which may be less than the manifest asked for: array of {resource, scope, actions}.
+  const Json& permissions() const { return init_.at("permissions"); }
+  /// messageMs, inFlight, frameBytes.
+  const Json& limits() const { return init_.at("limits"); }
+
+  /// Asks another agent and waits for the payload of its response. Throws AgentError. 0: the default deadline.
+  Json send(const std::string& to, const std::string& capability, const Json& payload = Json::object(),
+            std::int64_t timeout_ms = 0) {
+    Json params = detail::encode_body(payload, "payload");
+    params["to"] = to;
+    params["capability"] = capability;
+    if (timeout_ms > 0) params["timeoutMs"] = timeout_ms;
+    return detail::decode_body(channel_->call("klp.send", params), "payload");
+  }
+
+  /// Publishes to `topic:AGENT.NAME`. Throws AgentError.
+  void emit(const std::string& name, const Json& data = nullptr) {
+    channel_->call("klp.emit", {{"name", name}, {"data", data}});
+  }
+
+ private:
+  friend class detail::Session;
+  detail::Channel* channel_ = nullptr;
+  detail::Health* health_ = nullptr;
+  Json init_;
+};
+
+}  // namespace kai
+
+#include "kai/detail/session.hpp"
+
+/// Makes Class the agent of this library. Once, in one source file, outside of any namespace.
+#define KAI_AGENT(Class)                                                                                      \
+  const unsigned kai_agent_abi = KAI_AGENT_ABI;                                                               \
+  int kai_agent_main(int fd) {                                                                                \
+    return kai::detail::serve(fd, []() -> std::unique_ptr<kai::Agent> { return std::make_unique<Class>(); }); \
+  }                                                                                                           \
+  static_assert(true, "takes the semicolon after KAI_AGENT(Class)")

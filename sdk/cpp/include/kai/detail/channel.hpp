@@ -1,0 +1,223 @@
+// JSON-RPC 2.0, one document a line, in both directions over one socket; one thread. Writes wait until the host has
+// taken them: that is the backpressure. Nothing here grows without bound.
+#pragma once
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "kai/message.hpp"
+
+namespace kai::detail {
+
+inline constexpr std::size_t kMaxLine = (1u << 20) + (64u << 10);  // bytes, without the LF
+inline constexpr std::size_t kMaxDepth = 256;       // of nesting: what nlohmann/json writes back, it recurses over
+inline constexpr std::size_t kMaxWaiting = 256;     // requests that came while a hook waited for the host
+inline constexpr std::size_t kMaxText = 16u << 10;  // bytes of an error's or log record's text
+
+inline constexpr int kParseError = -32700;
+inline constexpr int kInvalidRequest = -32600;
+inline constexpr int kMethodNotFound = -32601;
+inline constexpr int kInvalidParams = -32602;
+inline constexpr int kServerError = -32000;
+
+/// The host has closed the channel. Not a std::exception, so that an agent does not catch it by accident.
+struct ChannelClosed {};
+
+/// An answer that the SDK itself gives; on_error does not see it.
+struct RpcFault {
+  RpcFault(int code, const std::string& message, const std::string& klp_code = "INVALID", bool retryable = false)
+      : body({{"code", code}, {"message", message}, {"data", {{"code", klp_code}}}}) {
+    if (retryable) body["data"]["retryable"] = true;
+  }
+  Json body;
+};
+
+inline std::string clip(const std::string& text) {
+  return text.size() <= kMaxText ? text : text.substr(0, kMaxText) + "…";
+}
+
+class Channel {
+ public:
+  explicit Channel(int fd) : fd_(fd) {}
+  Channel(const Channel&) = delete;
+  Channel& operator=(const Channel&) = delete;
+
+  /// The next request or notification. Throws ChannelClosed.
+  Json next_request() {
+    for (;;) {
+      if (!waiting_.empty()) {
+        Json request = std::move(waiting_.front());
+        waiting_.pop_front();
+        return request;
+      }
+      receive();
+    }
+  }
+
+  /// Asks the host and waits for its answer; what comes meanwhile waits its turn. Throws AgentError, ChannelClosed.
+  Json call(const std::string& method, const Json& params) {
+    const std::int64_t id = next_id_++;
+    const std::string line = encode({{"jsonrpc", "2.0"}, {"id", id}, {"method", method}, {"params", params}});
+    if (line.empty()) throw AgentError(method + ": the params do not fit a line", "TOO_LARGE");
+    write(line);
+    expected_ = id;
+    answer_.reset();
+    while (!answer_) receive();
+    const Json answer = *std::move(answer_);
+    answer_.reset();
+    if (const auto error = answer.find("error"); error != answer.end()) throw_error(*error);
+    return answer.value("result", Json::object());
+  }
+
+  void log(const char* level, const std::string& message, const Json& fields) {
+    Json params = {{"level", level}, {"message", clip(message)}};
+    if (fields.is_object()) params["fields"] = fields;
+    Json record = {{"jsonrpc", "2.0"}, {"method", "log"}, {"params", params}};
+    std::string line = encode(record, Json::error_handler_t::replace);
+    if (line.empty()) {
+      record["params"]["fields"] = {{"fieldsLost", "too long"}};
+      line = encode(record, Json::error_handler_t::replace);
+    }
+    write(line);
+  }
+
+  /// Throws Json::exception for text that is not UTF-8, and RpcFault for what does not fit a line.
+  void answer(const Json& id, const Json& result) {
+    const std::string line = encode({{"jsonrpc", "2.0"}, {"id", id}, {"result", result}});
+    if (line.empty()) {
+      throw RpcFault(
+          kServerError,
+          "the answer does not fit the limit of " + std::to_string(kMaxLine) + " bytes: send less, or in parts",
+          "TOO_LARGE");
+    }
+    write(line);
+  }
+
+  void answer_error(const Json& id, const Json& body) {
+    write(encode({{"jsonrpc", "2.0"}, {"id", id}, {"error", body}}, Json::error_handler_t::replace));
+  }
+
+ private:
+  /// Empty: too long.
+  static std::string encode(const Json& document, Json::error_handler_t invalid = Json::error_handler_t::strict) {
+    std::string line = document.dump(-1, ' ', false, invalid);
+    if (line.size() > kMaxLine) return {};
+    return line += '\n';
+  }
+
+  void write(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t sent = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (sent >= 0) {
+        bytes.remove_prefix(static_cast<std::size_t>(sent));
+      } else if (errno != EINTR) {
+        throw ChannelClosed();
+      }
+    }
+  }
+
+  /// Reads what is there, waiting for some of it.
+  void receive() {
+    std::array<char, 64u << 10> buffer;
+    const ssize_t got = ::recv(fd_, buffer.data(), buffer.size(), 0);
+    if (got < 0 && errno == EINTR) return;
+    if (got <= 0) throw ChannelClosed();
+    std::string_view data(buffer.data(), static_cast<std::size_t>(got));
+    for (std::size_t end = 0; (end = data.find('\n')) != std::string_view::npos; data.remove_prefix(end + 1)) {
+      append(data.substr(0, end));
+      const std::string line = std::move(line_);
+      const std::size_t size = line_size_;
+      line_.clear();
+      line_size_ = 0;
+      take(line, size);
+    }
+    append(data);
+  }
+
+  void append(std::string_view part) {
+    line_size_ += part.size();
+    if (line_size_ > kMaxLine) {
+      line_.clear();  // only counted on, up to its LF
+    } else {
+      line_ += part;
+    }
+  }
+
+  void take(const std::string& line, std::size_t size) {
+    if (size > kMaxLine) {
+      const std::string message =
+          "a line of " + std::to_string(size) + " bytes; the limit is " + std::to_string(kMaxLine);
+      return answer_error(nullptr, RpcFault(kInvalidRequest, message, "TOO_LARGE").body);
+    }
+    Json document = too_deep(line) ? Json(Json::value_t::discarded) : Json::parse(line, nullptr, false);
+    if (document.is_discarded()) {
+      return answer_error(nullptr, RpcFault(kParseError, "not a JSON document in UTF-8 of at most 256 levels").body);
+    }
+    const Json id = document.is_object() ? document.value("id", Json()) : Json();
+    if (!document.is_object() || document.value("jsonrpc", Json()) != "2.0" ||
+        !(id.is_null() || id.is_string() || id.is_number())) {
+      return refuse_shape(nullptr);
+    }
+    if (document.value("method", Json()).is_string()) return enqueue(std::move(document), id);
+    if (!document.contains("result") && !document.contains("error")) return refuse_shape(id);
+    if (id == expected_) answer_ = std::move(document);
+  }
+
+  void enqueue(Json document, const Json& id) {
+    if (!document.contains("params")) document["params"] = Json::object();
+    if (!document["params"].is_object()) {
+      if (!id.is_null()) answer_error(id, RpcFault(kInvalidParams, "params is not an object").body);
+    } else if (waiting_.size() < kMaxWaiting) {
+      waiting_.push_back(std::move(document));
+    } else if (!id.is_null()) {
+      answer_error(id, RpcFault(kServerError, "too many requests wait for the agent's thread", "BUSY", true).body);
+    }
+  }
+
+  void refuse_shape(const Json& id) {
+    answer_error(id, RpcFault(kInvalidRequest, "not a JSON-RPC 2.0 request or answer").body);
+  }
+
+  [[noreturn]] static void throw_error(const Json& error) {
+    const Json data = error.value("data", Json::object());
+    throw AgentError(error.value("message", ""), data.value("code", "INTERNAL"), data.value("details", Json()),
+                     data.value("retryable", false));
+  }
+
+  static bool too_deep(std::string_view json) {
+    std::size_t depth = 0;
+    bool in_string = false;
+    for (std::size_t at = 0; at < json.size(); ++at) {
+      const char c = json[at];
+      if (in_string) {
+        if (c == '\\') ++at;
+        if (c == '"') in_string = false;
+      } else if (c == '"') {
+        in_string = true;
+      } else if (c == '[' || c == '{') {
+        if (++depth > kMaxDepth) return true;
+      } else if ((c == ']' || c == '}') && depth > 0) {
+        --depth;
+      }
+    }
+    return false;
+  }
+
+  int fd_;
+  std::string line_;  // that is being read
+  std::size_t line_size_ = 0;
+  std::deque<Json> waiting_;
+  std::int64_t next_id_ = 1;
+  std::int64_t expected_ = 0;
+  std::optional<Json> answer_;
+};
+
+}  // namespace kai::detail

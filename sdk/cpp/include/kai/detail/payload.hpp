@@ -1,0 +1,77 @@
+// Payloads and values between their JSON-RPC form ({payload} or {payloadBase64, contentType}) and Json.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kai/message.hpp"
+
+namespace kai::detail {
+
+inline constexpr std::string_view kBase64Digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+inline std::string encode_base64(const std::vector<std::uint8_t>& bytes) {
+  std::string text;
+  text.reserve((bytes.size() + 2) / 3 * 4);
+  for (std::size_t at = 0; at < bytes.size(); at += 3) {
+    const std::size_t count = std::min<std::size_t>(3, bytes.size() - at);
+    std::uint32_t group = 0;
+    for (std::size_t i = 0; i < 3; ++i) group = group << 8 | (i < count ? bytes[at + i] : 0u);
+    for (std::size_t i = 0; i < 4; ++i) text += i <= count ? kBase64Digits[group >> (18 - 6 * i) & 63u] : '=';
+  }
+  return text;
+}
+
+/// Throws std::invalid_argument for what is not base64.
+inline std::vector<std::uint8_t> decode_base64(std::string_view text) {
+  while (!text.empty() && text.back() == '=') text.remove_suffix(1);
+  std::vector<std::uint8_t> bytes;
+  bytes.reserve(text.size() * 3 / 4);
+  std::uint32_t group = 0;
+  unsigned bits = 0;
+  for (const char digit : text) {
+    const std::size_t value = kBase64Digits.find(digit);
+    if (value == std::string_view::npos) throw std::invalid_argument("not base64");
+    group = group << 6 | static_cast<std::uint32_t>(value);
+    bits += 6;
+    if (bits >= 8) {
+      bits -= 8;
+      bytes.push_back(static_cast<std::uint8_t>(group >> bits & 0xffu));
+    }
+  }
+  return bytes;
+}
+
+/// name is "payload" or "value".
+inline Json encode_body(const Json& value, const std::string& name) {
+  if (!value.is_binary()) return {{name, value}};
+  return {{name + "Base64", encode_base64(value.get_binary())}, {"contentType", "application/octet-stream"}};
+}
+
+inline Json decode_body(const Json& body, const std::string& name) {
+  if (const auto bytes = body.find(name + "Base64"); bytes != body.end()) {
+    return Json::binary(decode_base64(bytes->get_ref<const std::string&>()));
+  }
+  return body.value(name, Json());
+}
+
+/// Throws Json::exception where a field has the wrong type.
+inline Message decode_message(const Json& fields) {
+  Message message;
+  message.id = fields.value("id", "");
+  message.from = fields.value("from", "");
+  message.to = fields.value("to", "");
+  message.type = fields.value("type", "request");
+  message.correlation_id = fields.value("correlationId", "");
+  message.capability = fields.value("capability", "");
+  message.timestamp = fields.value("timestamp", "");
+  message.payload = decode_body(fields, "payload");
+  message.content_type = fields.value("contentType", "");
+  message.metadata = fields.value("metadata", Json::object());
+  return message;
+}
+
+}  // namespace kai::detail

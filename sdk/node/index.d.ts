@@ -1,0 +1,254 @@
+// The types of kAI agents: the specification's interfaces by their own names, and what the runtime gives an agent.
+
+// ---- manifest ---------------------------------------------------------------------------------------------------
+
+export interface AgentManifest {
+  /** Unique agent identifier. */
+  id: string;
+  /** Human-readable name. */
+  name: string;
+  /** Semantic version, such as "1.0.3". */
+  version: string;
+  /** Entry point file, relative to the package, such as "main.ts". */
+  entry: string;
+  persona: AgentPersona;
+  capabilities: string[];
+  memory: MemoryConfig;
+  security: SecurityConfig;
+  dependencies: Dependency[];
+  metadata: AgentMetadata;
+  /** kAI's addition; left out, it follows from `entry`. */
+  runtime?: Runtime;
+}
+
+export type AgentPersona = 'assistant' | 'specialist' | 'guardian' | 'orchestrator' | 'utility' | 'companion';
+
+export interface MemoryConfig {
+  type: 'volatile' | 'persistent' | 'hybrid';
+  backend: 'memory' | 'indexeddb' | 'sqlite' | 'redis';
+  /** Seconds; the default time to live of a key. */
+  ttl?: number;
+  /** MB. */
+  maxSize?: number;
+  persistent: boolean;
+  sharedAccess?: boolean;
+}
+
+export interface SecurityConfig {
+  sandbox: boolean;
+  permissions: Permission[];
+  crypto: 'ed25519' | 'secp256k1' | 'none';
+  networkAccess: NetworkPolicy;
+  fileAccess: FileAccessPolicy;
+}
+
+export interface Permission {
+  resource: string;
+  actions: ('read' | 'write' | 'execute' | 'delete')[];
+  scope?: string;
+}
+
+export interface NetworkPolicy {
+  allowOutbound: boolean;
+  allowedDomains?: string[];
+  blockedDomains?: string[];
+  maxConnections?: number;
+}
+
+export interface FileAccessPolicy {
+  allowedPaths: string[];
+  readOnly: boolean;
+  tempFileAccess: boolean;
+}
+
+export interface Dependency {
+  name: string;
+  version: string;
+  type: 'module' | 'service' | 'agent';
+  required: boolean;
+}
+
+export interface AgentMetadata {
+  author: string;
+  description: string;
+  license: string;
+  documentation?: string;
+  tags: string[];
+  /** ISO 8601. */
+  created: string;
+  /** ISO 8601. */
+  updated: string;
+}
+
+export interface Runtime {
+  kind?: 'node' | 'python' | 'native' | 'exec' | 'mcp';
+  protocol?: 'none' | 'runner';
+  args?: string[];
+  env?: Record<string, string>;
+}
+
+// ---- messages ---------------------------------------------------------------------------------------------------
+
+export interface KLPMessage<Payload = any> {
+  protocol: 'klp/1.0';
+  /** UUIDv7. */
+  id: string;
+  /** Stamped by the supervisor; what an agent writes here is not believed. */
+  from: string;
+  /** An agent id, `kaid`, or `topic:NAME`. */
+  to: string;
+  type: 'request' | 'response' | 'event' | 'error';
+  /** The request's id, on a response and on an error. */
+  correlationId?: string;
+  /** On a request: one of the receiver's capabilities. */
+  capability?: string;
+  /** ISO 8601, UTC, milliseconds. */
+  timestamp: string;
+  /** Parsed JSON, or the bytes (a Uint8Array) where contentType is not JSON. */
+  payload: Payload;
+  /** Absent: application/json. */
+  contentType?: string;
+  metadata?: KLPMetadata;
+  /** On type error. */
+  error?: KLPErrorBody;
+}
+
+export interface KLPMetadata {
+  priority?: 'low' | 'normal' | 'high' | 'urgent';
+  /** Seconds. */
+  ttl?: number;
+  /** W3C Trace Context. */
+  traceparent?: string;
+}
+
+export interface KLPErrorBody {
+  code: KLPErrorCode;
+  message: string;
+  details?: Record<string, unknown>;
+  retryable?: boolean;
+}
+
+export type KLPErrorCode =
+  | 'NOT_FOUND' | 'NOT_RUNNING' | 'QUARANTINED' | 'DENIED' | 'INVALID' | 'UNKNOWN_CAPABILITY' | 'TOO_LARGE' | 'BUSY'
+  | 'TIMEOUT' | 'EXPIRED' | 'REPLAY' | 'BAD_SIGNATURE' | 'AGENT_ERROR' | 'AGENT_CRASHED' | 'UPGRADING'
+  | 'QUOTA_EXCEEDED' | 'CONFLICT' | 'UNAVAILABLE' | 'INTERNAL';
+
+// ---- hooks ------------------------------------------------------------------------------------------------------
+
+export type MaybePromise<T> = T | Promise<T>;
+
+/**
+ * The default export of an entry is a class that implements this (constructed with the AgentContext), or an object
+ * that has these hooks (every hook gets the context as its last argument). Hooks may be plain or async.
+ * An error that a hook throws answers the request with AGENT_ERROR and is given to onError; the agent lives on.
+ */
+export interface AgentLifecycleHooks {
+  onInit(): MaybePromise<void>;
+  onStart(): MaybePromise<void>;
+  /** The value is the payload of the response (a Uint8Array goes as bytes), or a whole KLPMessage, as reply() makes. */
+  onMessage(msg: KLPMessage): MaybePromise<KLPMessage | unknown>;
+  onUpgrade?(oldVersion: string): MaybePromise<void>;
+  onShutdown(): MaybePromise<void>;
+  onError?(err: Error): MaybePromise<void>;
+  /** Fields that are left out are filled in by the runtime. */
+  onHealthCheck?(): MaybePromise<Partial<HealthStatus>>;
+  /** JSON that restoreState gets in the next instance, after its onInit. */
+  saveState?(): MaybePromise<unknown>;
+  restoreState?(state: any): MaybePromise<void>;
+}
+
+export interface HealthStatus {
+  status: 'healthy' | 'warning' | 'critical';
+  /** Milliseconds. */
+  uptime: number;
+  /** MB. */
+  memoryUsage: number;
+  /** Percent of one core. */
+  cpuUsage?: number;
+  /** ISO 8601. */
+  lastActivity: string;
+  errors: ErrorSummary[];
+}
+
+export interface ErrorSummary {
+  type: string;
+  count: number;
+  /** ISO 8601. */
+  lastOccurrence: string;
+  message: string;
+}
+
+// ---- context ----------------------------------------------------------------------------------------------------
+
+export interface AgentContext {
+  readonly agent: { id: string; name: string; version: string };
+  readonly manifest: AgentManifest;
+  readonly capabilities: string[];
+  /** What the operator granted, which may be less than the manifest asked for. */
+  readonly permissions: Permission[];
+  readonly limits: AgentLimits;
+  readonly memory: AgentMemory;
+  readonly log: AgentLog;
+  /** Asks another agent; the promise is the payload of its response. Rejects with an AgentError. */
+  send(to: string, capability: string, payload?: unknown, options?: { timeoutMs?: number }): Promise<any>;
+  /** Publishes to `topic:AGENT.NAME`. */
+  emit(name: string, data?: unknown): Promise<void>;
+}
+
+export interface AgentLimits {
+  /** How long a request may take. */
+  messageMs: number;
+  /** Requests that are served at once. */
+  inFlight: number;
+  frameBytes: number;
+}
+
+/** Values are JSON, or bytes (Uint8Array). Every call rejects with an AgentError. */
+export interface AgentMemory {
+  /** undefined where there is no such key. `agent` reads the shared memory of another agent. */
+  get(key: string, options?: { agent?: string }): Promise<any>;
+  set(key: string, value: unknown, options?: MemorySetOptions): Promise<{ version: number }>;
+  getMany(keys: string[]): Promise<Map<string, any>>;
+  /** All or none. */
+  setMany(entries: MemoryEntry[]): Promise<{ version: number }[]>;
+  /** Whether there was such a key. */
+  delete(key: string): Promise<boolean>;
+  list(options?: { prefix?: string; limit?: number; cursor?: string }): Promise<{ keys: string[]; cursor?: string }>;
+}
+
+export interface MemorySetOptions {
+  /** Seconds; 0 is never. */
+  ttl?: number;
+  /** CONFLICT where the key exists. */
+  ifAbsent?: boolean;
+  /** CONFLICT where the key has another version. */
+  ifVersion?: number;
+}
+
+export interface MemoryEntry extends MemorySetOptions {
+  key: string;
+  value: unknown;
+}
+
+export interface AgentLog {
+  debug(message: string, fields?: Record<string, unknown>): void;
+  info(message: string, fields?: Record<string, unknown>): void;
+  warn(message: string, fields?: Record<string, unknown>): void;
+  error(message: string, fields?: Record<string, unknown>): void;
+}
+
+// ---- values -----------------------------------------------------------------------------------------------------
+
+/** A call to the runtime that failed, and what an agent may throw to say more than a message. */
+export class AgentError extends Error {
+  constructor(
+    message: string,
+    options?: { code?: KLPErrorCode; details?: Record<string, unknown>; retryable?: boolean; cause?: unknown },
+  );
+  readonly code: KLPErrorCode;
+  readonly details?: Record<string, unknown>;
+  readonly retryable: boolean;
+}
+
+/** The response to `msg` as a whole KLPMessage, where more than the payload is to be said. */
+export function reply<Payload>(msg: KLPMessage, payload: Payload): KLPMessage<Payload>;

@@ -1,0 +1,3 @@
+import agent from './index.cjs';
+
+export const { AgentError, reply } = agent;

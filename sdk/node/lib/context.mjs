@@ -1,0 +1,67 @@
+// AgentContext: what the runtime does for an agent, each a call or a notification to the host.
+import { decodePayload, decodeValue, encodePayload, encodeValue } from './payload.mjs';
+
+export function createContext(channel, { agent, manifest, capabilities, permissions, limits }) {
+  return Object.freeze({
+    agent,
+    manifest,
+    capabilities,
+    permissions,
+    limits,
+    memory: createMemory(channel),
+    log: createLog(channel),
+    async send(to, capability, payload = {}, { timeoutMs } = {}) {
+      const params = { to, capability, ...encodePayload(payload), timeoutMs };
+      return decodePayload(await channel.call('klp.send', params));
+    },
+    async emit(name, data = null) {
+      await channel.call('klp.emit', { name, data });
+    },
+  });
+}
+
+function createMemory(channel) {
+  return Object.freeze({
+    async get(key, { agent } = {}) {
+      const result = await channel.call('memory.get', { key, agent });
+      return result.found ? decodeValue(result) : undefined;
+    },
+    async set(key, value, options = {}) {
+      const { version } = await channel.call('memory.set', encodeEntry({ ...options, key, value }));
+      return { version };
+    },
+    async getMany(keys) {
+      const { entries } = await channel.call('memory.getMany', { keys });
+      return new Map(entries.map((entry) => [entry.key, decodeValue(entry)]));
+    },
+    async setMany(entries) {
+      const { versions } = await channel.call('memory.setMany', { entries: entries.map(encodeEntry) });
+      return versions.map((version) => ({ version }));
+    },
+    async delete(key) {
+      return (await channel.call('memory.delete', { key })).deleted;
+    },
+    async list({ prefix, limit, cursor } = {}) {
+      return channel.call('memory.list', { prefix, limit, cursor });
+    },
+  });
+}
+
+function encodeEntry({ key, value, ttl, ifAbsent, ifVersion }) {
+  return { key, ...encodeValue(value), ttl, ifAbsent, ifVersion };
+}
+
+const MAX_LOG_TEXT = 64 << 10; // characters
+
+function createLog(channel) {
+  const at = (level) => (message, fields) => {
+    const text = String(message).slice(0, MAX_LOG_TEXT);
+    try {
+      channel.notifyLog(level, text, fields);
+    } catch (error) {
+      // Logging never throws into the agent: the record goes without the fields that are no JSON or too long.
+      channel.notifyLog(level, text, { fieldsLost: error.message });
+    }
+  };
+  return Object.freeze({ debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') });
+}

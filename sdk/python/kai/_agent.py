@@ -1,0 +1,89 @@
+"""The class that agents derive from."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Awaitable, List, Optional, Union
+
+    from kai._context import Context, Log, Memory
+    from kai._message import Message
+    from kai.types import AgentLimits, AgentManifest, HealthStatus, Permission
+
+
+class Agent:
+    """One subclass of this in the entry module is the agent. Every hook may be plain or async.
+
+    Hooks run on one thread: while a plain hook works nothing else is served, health neither; an async hook gives way
+    at each await. The calls of the context (send, emit, memory) are awaited in an async hook; in a plain hook the same
+    calls wait and return the value. An exception that a hook raises answers the request with AGENT_ERROR and is given
+    to on_error; the agent lives on.
+    """
+
+    # Set by the runner before __init__, so that a subclass need not call super().__init__().
+    _context: Context
+
+    # ---- hooks
+
+    def on_init(self) -> Union[None, Awaitable[None]]:
+        """Initialize the agent's state."""
+
+    def on_start(self) -> Union[None, Awaitable[None]]:
+        """Start the agent's work."""
+
+    def on_message(self, msg: Message) -> Any:
+        """The value is the payload of the response (bytes go as bytes), or a whole Message, as reply() makes."""
+        raise NotImplementedError
+
+    def on_upgrade(self, old_version: str) -> Union[None, Awaitable[None]]:
+        """After an upgrade from old_version, before on_start."""
+
+    def on_shutdown(self) -> Union[None, Awaitable[None]]:
+        """Clean up; the process ends after it."""
+
+    def on_error(self, err: Exception) -> Union[None, Awaitable[None]]:
+        """Sees every exception that another hook raised."""
+
+    def on_health_check(self) -> Union[None, HealthStatus, Awaitable[Optional[HealthStatus]]]:
+        """Fields that are left out are filled in by the runtime."""
+
+    def save_state(self) -> Any:
+        """JSON that restore_state gets in the next instance, after its on_init."""
+
+    def restore_state(self, state: Any) -> Union[None, Awaitable[None]]:
+        """What save_state of the instance before returned."""
+
+    # ---- context
+
+    @property
+    def manifest(self) -> AgentManifest:
+        return self._context.manifest
+
+    @property
+    def capabilities(self) -> List[str]:
+        return self._context.capabilities
+
+    @property
+    def permissions(self) -> List[Permission]:
+        """What the operator granted, which may be less than the manifest asked for."""
+        return self._context.permissions
+
+    @property
+    def limits(self) -> AgentLimits:
+        return self._context.limits
+
+    @property
+    def memory(self) -> Memory:
+        return self._context.memory
+
+    @property
+    def log(self) -> Log:
+        return self._context.log
+
+    def send(self, to: str, capability: str, payload: Any = None, *, timeout: Optional[float] = None) -> Any:
+        """Asks another agent; the value is the payload of its response. timeout is in seconds."""
+        return self._context.send(to, capability, payload, timeout)
+
+    def emit(self, name: str, data: Any = None) -> Any:
+        """Publishes to `topic:AGENT.NAME`."""
+        return self._context.emit(name, data)

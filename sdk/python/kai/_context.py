@@ -1,0 +1,136 @@
+"""What the runtime does for an agent: each a call or a notification to the host."""
+
+from __future__ import annotations
+
+from kai._message import decode_payload, decode_value, encode_payload, encode_value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Iterable, List, Optional
+
+    from kai._channel import Channel
+    from kai.types import AgentLimits, AgentManifest, Permission
+
+MAX_LOG_TEXT = 64 << 10  # characters
+
+
+class Caller:
+    """Calls to the host: an awaitable in an async hook; in a plain hook the call waits and returns the value."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self.in_plain_hook = False
+
+    def __call__(self, method: str, params: Dict[str, Any], finish: Callable[[Dict[str, Any]], Any]) -> Any:
+        given = {name: value for name, value in params.items() if value is not None or name in ("payload", "value", "data")}
+        if self.in_plain_hook:
+            return finish(self._channel.call_and_wait(method, given))
+        return self._call(method, given, finish)
+
+    async def _call(self, method: str, params: Dict[str, Any], finish: Callable[[Dict[str, Any]], Any]) -> Any:
+        return finish(await self._channel.call(method, params))
+
+
+class Memory:
+    """The agent's memory. Values are JSON, or bytes. Every call raises AgentError."""
+
+    def __init__(self, call: Caller) -> None:
+        self._call = call
+
+    def get(self, key: str, *, agent: Optional[str] = None) -> Any:
+        """None where there is no such key. `agent` reads the shared memory of another agent."""
+        return self._call(
+            "memory.get",
+            {"key": key, "agent": agent},
+            lambda result: decode_value(result) if result.get("found") else None,
+        )
+
+    def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: Optional[float] = None,
+        if_absent: Optional[bool] = None,
+        if_version: Optional[int] = None,
+    ) -> Any:
+        """{"version": N}. ttl is in seconds, 0 is never. A condition that does not hold raises CONFLICT."""
+        params = {"key": key, **encode_value(value), "ttl": ttl, "ifAbsent": if_absent, "ifVersion": if_version}
+        return self._call("memory.set", params, lambda result: {"version": result["version"]})
+
+    def get_many(self, keys: Iterable[str]) -> Any:
+        """A dict of those keys that are there."""
+        return self._call(
+            "memory.getMany",
+            {"keys": list(keys)},
+            lambda result: {entry["key"]: decode_value(entry) for entry in result["entries"]},
+        )
+
+    def set_many(self, entries: Dict[str, Any], *, ttl: Optional[float] = None) -> Any:
+        """All or none. A list of {"version": N} in the order of the entries."""
+        encoded: List[Dict[str, Any]] = []
+        for key, value in entries.items():
+            encoded.append({"key": key, **encode_value(value), **({} if ttl is None else {"ttl": ttl})})
+        return self._call(
+            "memory.setMany",
+            {"entries": encoded},
+            lambda result: [{"version": version} for version in result["versions"]],
+        )
+
+    def delete(self, key: str) -> Any:
+        """Whether there was such a key."""
+        return self._call("memory.delete", {"key": key}, lambda result: result["deleted"])
+
+    def list(self, *, prefix: Optional[str] = None, limit: Optional[int] = None, cursor: Optional[str] = None) -> Any:
+        """{"keys": […], "cursor": …}; the cursor is there when there are more."""
+        return self._call("memory.list", {"prefix": prefix, "limit": limit, "cursor": cursor}, lambda result: result)
+
+
+class Log:
+    """Records in the supervisor's log, under this agent's id. Logging never raises."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def debug(self, message: object, **fields: Any) -> None:
+        self._record("debug", message, fields)
+
+    def info(self, message: object, **fields: Any) -> None:
+        self._record("info", message, fields)
+
+    def warn(self, message: object, **fields: Any) -> None:
+        self._record("warn", message, fields)
+
+    def error(self, message: object, **fields: Any) -> None:
+        self._record("error", message, fields)
+
+    def _record(self, level: str, message: object, fields: Dict[str, Any]) -> None:
+        text = str(message)[:MAX_LOG_TEXT].encode("utf-8", "replace").decode("utf-8")
+        record: Dict[str, Any] = {"level": level, "message": text}
+        try:
+            self._channel.notify_log({**record, "fields": fields} if fields else record)
+        except Exception as error:  # fields that are no JSON, or too long: the record goes without them
+            self._channel.notify_log({**record, "fields": {"fieldsLost": type(error).__name__}})
+
+
+class Context:
+    def __init__(self, channel: Channel, init: Dict[str, Any]) -> None:
+        self.call = Caller(channel)
+        self.memory = Memory(self.call)
+        self.log = Log(channel)
+        self.manifest: AgentManifest = init.get("manifest") or {}
+        self.capabilities: List[str] = init.get("capabilities") or []
+        self.permissions: List[Permission] = init.get("permissions") or []
+        self.limits: AgentLimits = init.get("limits") or {}
+
+    def send(self, to: str, capability: str, payload: Any, timeout: Optional[float]) -> Any:
+        params = {
+            "to": to,
+            "capability": capability,
+            **encode_payload({} if payload is None else payload),
+            "timeoutMs": None if timeout is None else int(timeout * 1000),
+        }
+        return self.call("klp.send", params, decode_payload)
+
+    def emit(self, name: str, data: Any) -> Any:
+        return self.call("klp.emit", {"name": name, "data": data}, lambda _: None)

@@ -1,0 +1,113 @@
+// A registered agent: its place in the lifecycle, and the instance that runs now. It carries out the effects that
+// lifecycle.h decides on.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "policies/compile.h"
+#include "supervisor/control/environment.h"
+#include "supervisor/control/health.h"
+#include "supervisor/control/instance.h"
+#include "supervisor/control/lifecycle.h"
+#include "supervisor/control/output_pipes.h"
+#include "supervisor/control/restart_policy.h"
+
+namespace kai {
+
+class Agent {
+ public:
+  using Done = std::function<void(Outcome<>)>;
+  enum class Goal { kUp, kDown, kTerminated };
+
+  Agent(Environment& environment, RegisteredAgent row, Manifest manifest);
+
+  // What operators ask for. Each is taken at once; wait() tells when it is reached.
+  Outcome<> start();
+  Outcome<> stop();
+  Outcome<> restart();
+  Outcome<> terminate();
+  /// kaid's own start of an agent that is desired running: crashes are met with backoff from the first.
+  void start_at_boot();
+  /// kaid ends: `desired` stays as it is.
+  void shut_down();
+
+  /// `done` is called once, when the goal is reached, can no longer be reached, or not within `timeout`.
+  void wait(Goal goal, std::chrono::milliseconds timeout, Done done);
+
+  /// A request from the operator.
+  void send(std::string capability, std::string payload, std::chrono::milliseconds deadline, KlpChannel::Answer answer);
+
+  /// Another version takes the place of the active one; nothing may be running.
+  void replace(RegisteredAgent row, Manifest manifest);
+  /// The sandbox's description, made once per version. An error refuses the start.
+  Result<const PreparedSandbox*> prepared();
+
+  /// Health, asked for now and answered from the last report where the agent is slower than `deadline`.
+  void health(std::chrono::milliseconds deadline, std::function<void(std::string json)> answer);
+
+  [[nodiscard]] const RegisteredAgent& row() const { return row_; }
+  [[nodiscard]] const Manifest& manifest() const { return manifest_; }
+  [[nodiscard]] State state() const { return state_; }
+  [[nodiscard]] const Instance* instance() const { return instance_.get(); }
+  [[nodiscard]] std::int64_t uptime_ms() const;
+  [[nodiscard]] std::uint32_t restarts() const { return restarts_; }
+  [[nodiscard]] std::uint32_t crashes() const;
+  [[nodiscard]] std::uint64_t denials() const { return denials_; }
+  /// No instance, and none is about to come.
+  [[nodiscard]] bool idle() const;
+
+ private:
+  struct Waiter {
+    Goal goal;
+    Done done;
+    Timer timer;
+  };
+
+  Outcome<> apply(Event event);
+  void carry_out(Effect effect);
+  void set_desired(Desired desired);
+  void enter(State state);
+
+  void spawn();
+  void refuse_spawn(const std::string& why);
+  Instance::Handlers instance_handlers();
+  void on_activated();
+  void on_started();
+  void on_message(const klp::Message& message);
+  void on_ended(const End& end);
+  Event judge(const End& end);
+  void arm_backoff();
+  void log_transition(State from);
+
+  void settle();
+  [[nodiscard]] std::optional<Outcome<>> outcome_of(Goal goal) const;
+  [[nodiscard]] Failure start_failure() const;
+  void check(const Result<>& written);
+
+  Environment& environment_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  RegisteredAgent row_;
+  Manifest manifest_;
+  std::optional<PreparedSandbox> prepared_;
+  State state_;
+  RestartPolicy restart_policy_;
+  std::optional<End> last_end_;
+  bool automatic_ = false;  // this start is kaid's own doing
+  std::uint32_t restarts_ = 0;
+  std::uint64_t denials_ = 0;
+  std::optional<Event> follow_up_;
+  std::int64_t start_asked_at_ = 0, up_since_ = 0;  // monotonic ms
+  std::unique_ptr<OutputPipes> output_;
+  std::unique_ptr<Instance> instance_;
+  std::unique_ptr<HealthMonitor> health_;
+  LogBudget denial_budget_;
+  Timer backoff_timer_;
+  std::list<Waiter> waiters_;
+};
+
+}  // namespace kai

@@ -1,0 +1,80 @@
+#include "supervisor/control/agents.h"
+
+#include "base/text.h"
+
+namespace kai {
+
+Failure not_registered(std::string_view id) {
+  return {"NOT_FOUND", "no agent '" + std::string(id) + "' is registered", "See 'kaictl list'", {}, false};
+}
+
+Result<> Agents::load() {
+  auto rows = environment_.registry.list();
+  if (!rows) return tl::unexpected(rows.error());
+  for (RegisteredAgent& row : *rows) {
+    ManifestResult parsed = parse_manifest(row.active.manifest_json);
+    const std::string id = row.id;
+    if (!parsed.manifest) {
+      const auto& first = parsed.errors.front();
+      environment_.log.write(LogLevel::kError, id, "error",
+                             "its registered manifest is not valid for this version of kaid; register it again: " +
+                                 first.pointer + " " + first.message);
+      continue;
+    }
+    agents_.emplace(id, std::make_unique<Agent>(environment_, std::move(row), std::move(*parsed.manifest)));
+  }
+  return {};
+}
+
+void Agents::start_desired() {
+  for (const auto& [id, agent] : agents_) {
+    if (agent->row().desired == Desired::kRunning && agent->state() != State::kQuarantined) agent->start_at_boot();
+  }
+}
+
+void Agents::shut_down(std::function<void()> done) {
+  const auto left = std::make_shared<std::size_t>(agents_.size() + 1);
+  const auto one_less = [left, done = std::move(done)] {
+    if (--*left == 0) done();
+  };
+  for (const auto& [id, agent] : agents_) {
+    agent->shut_down();
+    // Longer than the stop deadline and the kill after it; whatever is still there then, the keeper ends.
+    agent->wait(Agent::Goal::kDown, std::chrono::milliseconds(2 * environment_.policy.deadlines.stop.count()),
+                [one_less](const Outcome<>&) { one_less(); });
+  }
+  one_less();
+}
+
+Agent* Agents::find(std::string_view id) {
+  const auto found = agents_.find(id);
+  return found == agents_.end() ? nullptr : found->second.get();
+}
+
+Result<Agent*> Agents::put(const Manifest& manifest, const RegisteredVersion& version) {
+  auto row = environment_.registry.put(manifest.id, version);
+  if (!row) return tl::unexpected(row.error());
+  if (Agent* known = find(manifest.id); known != nullptr) {
+    known->replace(std::move(*row), manifest);
+    return known;
+  }
+  auto added = agents_.emplace(manifest.id, std::make_unique<Agent>(environment_, std::move(*row), manifest));
+  return added.first->second.get();
+}
+
+Outcome<> Agents::unregister(const std::string& id) {
+  Agent* agent = find(id);
+  if (agent == nullptr) return tl::unexpected(not_registered(id));
+  const Transition decided = transition(agent->state(), Event::kUnregister);
+  if (!decided.refused.empty()) {
+    return refuse(std::string(decided.refused), "agent '" + id + "' is " + std::string(to_string(agent->state())),
+                  "Stop it first: kaictl stop " + id);
+  }
+  const auto removed = environment_.registry.remove(id);
+  if (!removed) return refuse("INTERNAL", "the registry could not be written: " + removed.error().message());
+  agents_.erase(id);
+  environment_.log.write(LogLevel::kInfo, id, "kai.unregistered", "");
+  return {};
+}
+
+}  // namespace kai

@@ -1,0 +1,42 @@
+// All registered agents: loaded from the registry, found by id, put in and taken out.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "supervisor/control/agent.h"
+
+namespace kai {
+
+class Agents {
+ public:
+  explicit Agents(Environment& environment) : environment_(environment) {}
+
+  /// Everything that is registered. A row whose manifest this version cannot read is left out, with a line in the log.
+  Result<> load();
+  /// Starts those that are desired running and not quarantined.
+  void start_desired();
+  /// Stops all, keeping `desired`; `done` is called when none runs any more.
+  void shut_down(std::function<void()> done);
+
+  /// Null: not registered.
+  Agent* find(std::string_view id);
+  [[nodiscard]] const std::map<std::string, std::unique_ptr<Agent>, std::less<>>& all() const { return agents_; }
+
+  /// A new agent, or a new active version of one that is idle.
+  Result<Agent*> put(const Manifest& manifest, const RegisteredVersion& version);
+  /// CONFLICT while it runs, NOT_FOUND.
+  Outcome<> unregister(const std::string& id);
+
+ private:
+  Environment& environment_;
+  std::map<std::string, std::unique_ptr<Agent>, std::less<>> agents_;
+};
+
+/// The failure for an id that nobody registered.
+Failure not_registered(std::string_view id);
+
+}  // namespace kai

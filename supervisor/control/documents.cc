@@ -1,0 +1,146 @@
+#include "supervisor/control/documents.h"
+
+#include <array>
+
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+#include "supervisor/control/json_check.h"
+
+namespace kai {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Strings that came from outside may not be UTF-8; a document never fails for it.
+std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+const char* desired_name(const Agent& agent) { return agent.row().desired == Desired::kRunning ? "running" : "stopped"; }
+
+void append_member(std::string& json, std::string_view name, std::string_view text) {
+  if (json.size() > 1) json += ',';
+  append_json_string(json, name);
+  json += ':';
+  append_json_string(json, text);
+}
+
+std::string base64(std::string_view bytes) {
+  constexpr std::string_view kAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  text.reserve((bytes.size() + 2) / 3 * 4);
+  for (std::size_t at = 0; at < bytes.size(); at += 3) {
+    std::uint32_t group = 0;
+    for (std::size_t next = 0; next < 3; ++next) {
+      group = group << 8 | (at + next < bytes.size() ? static_cast<std::uint8_t>(bytes[at + next]) : 0U);
+    }
+    for (std::size_t digit = 0; digit < 4; ++digit) {
+      text += at + digit > bytes.size() ? '=' : kAlphabet[group >> (18 - 6 * digit) & 63];
+    }
+  }
+  return text;
+}
+
+std::string_view type_name(klp::Type type) {
+  switch (type) {
+    case klp::REQUEST: return "request";
+    case klp::EVENT: return "event";
+    case klp::ERROR: return "error";
+    default: return "response";
+  }
+}
+
+std::string metadata_json(const klp::Metadata& metadata) {
+  static constexpr std::array<const char*, 4> kPriorities = {"normal", "low", "high", "urgent"};
+  Json json = Json::object();
+  const auto priority = static_cast<std::size_t>(metadata.priority());
+  json["priority"] = kPriorities[priority < kPriorities.size() ? priority : 0];
+  if (metadata.ttl_seconds() != 0) json["ttl"] = metadata.ttl_seconds();
+  if (!metadata.traceparent().empty()) json["traceparent"] = metadata.traceparent();
+  return dump(json);
+}
+
+}  // namespace
+
+std::string list_document(const Agents& agents, const Policy& policy) {
+  Json list = Json::array();
+  for (const auto& [id, agent] : agents.all()) {
+    list.push_back({{"id", id},
+                    {"name", agent->manifest().name},
+                    {"version", agent->row().active.version},
+                    {"state", to_string(agent->state())},
+                    {"status", status_of(agent->state())},
+                    {"desired", desired_name(*agent)},
+                    {"uptime", agent->uptime_ms()},
+                    {"restarts", agent->restarts()},
+                    {"policy", policy.name}});
+  }
+  return dump({{"agents", std::move(list)}});
+}
+
+std::string status_document(const Agent& agent, const Policy& policy, std::string_view health) {
+  Json json = {{"id", agent.row().id},
+               {"status", status_of(agent.state())},
+               {"state", to_string(agent.state())},
+               {"desired", desired_name(agent)},
+               {"version", agent.row().active.version},
+               {"uptime", agent.uptime_ms()}};
+  const Instance* instance = agent.instance();
+  if (instance != nullptr && instance->pid() != 0) json["pid"] = instance->pid();
+  std::string text = dump(json);
+  text.pop_back();
+  // Checked text of others goes in as it is.
+  if (!health.empty()) text.append(R"(,"health":)").append(health);
+  if (!agent.row().last_end.empty()) text.append(R"(,"lastEnd":)").append(agent.row().last_end);
+  const Json rest = {{"restarts", agent.restarts()},
+                     {"crashes", {{"count", agent.crashes()}, {"window", policy.crash_window.count()}}},
+                     {"policy", policy.name},
+                     {"degraded", instance != nullptr ? Json(instance->degraded()) : Json::array()},
+                     {"grants", policy.grants},
+                     {"denials", agent.denials()}};
+  return text + ',' + dump(rest).substr(1);
+}
+
+std::string not_found_document(std::string_view id) {
+  std::string json = "{";
+  append_member(json, "id", id);
+  append_member(json, "status", "not_found");
+  return json + '}';
+}
+
+std::string message_document(const klp::Message& message) {
+  std::string json = "{";
+  json.reserve(message.payload().size() + 512);
+  append_member(json, "protocol", "klp/1.0");
+  append_member(json, "id", message.id());
+  append_member(json, "from", message.from());
+  append_member(json, "to", message.to());
+  append_member(json, "type", type_name(message.type()));
+  append_member(json, "correlationId", message.correlation_id());
+  if (!message.capability().empty()) append_member(json, "capability", message.capability());
+  append_member(json, "timestamp", message.timestamp());
+  const bool says_json = message.content_type().empty() || message.content_type() == "application/json";
+  if (says_json && is_json(message.payload())) {
+    json.append(R"(,"payload":)").append(message.payload());
+  } else {
+    append_member(json, "payloadBase64", base64(message.payload()));
+    append_member(json, "contentType", says_json ? "application/octet-stream" : message.content_type());
+  }
+  if (message.has_metadata()) json.append(R"(,"metadata":)").append(metadata_json(message.metadata()));
+  return json + '}';
+}
+
+std::string registered_document(const Agent& agent, const std::vector<std::string>& warnings) {
+  return dump({{"id", agent.row().id},
+               {"version", agent.row().active.version},
+               {"name", agent.manifest().name},
+               {"package", agent.row().active.package},
+               {"warnings", warnings}});
+}
+
+std::string manifest_errors_document(const std::vector<ManifestError>& errors) {
+  Json list = Json::array();
+  for (const ManifestError& error : errors) list.push_back({{"pointer", error.pointer}, {"message", error.message}});
+  return dump({{"errors", std::move(list)}});
+}
+
+}  // namespace kai

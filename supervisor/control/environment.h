@@ -1,0 +1,24 @@
+// What every part of control is given: made once in main, passed by reference.
+#pragma once
+
+#include "policies/policy.h"
+#include "proto/keeper.pb.h"
+#include "supervisor/control/event_loop.h"
+#include "supervisor/control/keeper_client.h"
+#include "supervisor/control/log.h"
+#include "supervisor/control/packages.h"
+#include "supervisor/control/registry.h"
+
+namespace kai {
+
+struct Environment {
+  EventLoop& loop;
+  KeeperClient& keeper;
+  Log& log;
+  Registry& registry;
+  const PackageStore& packages;
+  const keeper::Hello& hello;
+  const Policy& policy;  ///< the built-in one; operators' own come with the confinement issue
+};
+
+}  // namespace kai

@@ -1,0 +1,86 @@
+// libuv's handles with C++ lifetimes. One thread: everything here is called from the loop's own thread, except the job
+// of work().
+#pragma once
+
+#include <uv.h>
+
+#include <array>
+#include <chrono>
+#include <functional>
+#include <vector>
+
+namespace kai {
+
+class EventLoop {
+ public:
+  EventLoop();
+  /// Runs what is left (closing handles, finished jobs) before the loop goes.
+  ~EventLoop();
+  EventLoop(const EventLoop&) = delete;
+  EventLoop& operator=(const EventLoop&) = delete;
+
+  /// Until stop().
+  void run();
+  /// One round: waits for at least one event. For tests.
+  void run_once();
+  void stop();
+
+  /// Runs `task` after the callbacks of this round, before the loop sleeps: for writes that go out together, and for
+  /// destroying an object that is on the stack of its own callback.
+  void defer(std::function<void()> task);
+
+  /// Runs `job` on libuv's thread pool, then `done` on the loop. `job` may touch nothing that the loop's thread uses.
+  void work(std::function<void()> job, std::function<void()> done);
+
+  /// The loop's idea of now, monotonic ms, cheap.
+  [[nodiscard]] std::int64_t now_ms() const { return static_cast<std::int64_t>(uv_now(&loop_)); }
+  [[nodiscard]] uv_loop_t* raw() { return &loop_; }
+  /// Where received bytes land before they are copied to whom they belong: one for all streams.
+  [[nodiscard]] std::array<char, 65536>& scratch() { return scratch_; }
+
+ private:
+  void run_deferred();
+
+  uv_loop_t loop_{};
+  uv_prepare_t prepare_{};
+  std::vector<std::function<void()>> deferred_;
+  std::array<char, 65536> scratch_{};
+};
+
+/// A one-shot timer; starting it again moves it.
+class Timer {
+ public:
+  explicit Timer(EventLoop& loop) : loop_(loop) {}
+  ~Timer();
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+
+  void start(std::chrono::milliseconds delay, std::function<void()> action);
+  void stop();
+  [[nodiscard]] bool active() const;
+
+ private:
+  struct Handle;
+  EventLoop& loop_;
+  Handle* handle_ = nullptr;  // freed by libuv's close callback
+};
+
+/// Watches a descriptor, which must outlive it.
+class Poll {
+ public:
+  /// `action` gets UV_READABLE | UV_WRITABLE; an error on the descriptor shows as both.
+  Poll(EventLoop& loop, int fd, std::function<void(int)> action);
+  ~Poll();
+  Poll(const Poll&) = delete;
+  Poll& operator=(const Poll&) = delete;
+
+  /// Sets what is waited for; 0 stops.
+  void watch(int events);
+
+ private:
+  struct Handle;
+  Handle* handle_;
+  int watched_ = 0;
+};
+
+}  // namespace kai

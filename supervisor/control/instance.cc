@@ -1,0 +1,239 @@
+#include "supervisor/control/instance.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include <utility>
+
+#include "base/unix.h"
+
+namespace kai {
+namespace {
+
+// After its grace agent-host kills the runner itself; this much later the keeper kills the tree.
+constexpr std::chrono::milliseconds kStopSlack{1'000};
+// From the end of the channel, or the host's last word, to the end of its process.
+constexpr std::chrono::milliseconds kLinger{5'000};
+
+std::string seconds(std::chrono::milliseconds time) {
+  const auto ms = time.count();
+  return ms % 1000 == 0 ? std::to_string(ms / 1000) + " s" : std::to_string(ms) + " ms";
+}
+
+}  // namespace
+
+Result<PreparedSandbox> prepare_sandbox(const spec::SandboxSpec& spec, std::vector<Permission> granted,
+                                        const Policy& policy) {
+  PreparedSandbox prepared;
+  auto memfd = sealed_memfd("kai-spec", spec.SerializeAsString());
+  if (!memfd) return tl::unexpected(memfd.error());
+  prepared.spec = std::move(*memfd);
+  prepared.terms.agent_id = spec.agent_id();
+  prepared.terms.version = spec.agent_version();
+  prepared.terms.capabilities.assign(spec.capabilities().begin(), spec.capabilities().end());
+  prepared.terms.runner_protocol = spec.runner_protocol();
+  prepared.terms.permissions = std::move(granted);
+  prepared.terms.in_flight = policy.limits.in_flight;
+  prepared.terms.message_deadline = policy.deadlines.message;
+  prepared.deadlines = policy.deadlines;
+  prepared.memory_limit_mb = spec.cgroup().memory_bytes() >> 20;
+  prepared.process_limit = spec.cgroup().pids();
+  return prepared;
+}
+
+Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox, std::uint32_t uid_slot,
+                   std::vector<Fd> descriptors, Handlers handlers)
+    : loop_(loop),
+      keeper_(keeper),
+      handlers_(std::move(handlers)),
+      deadlines_(sandbox.deadlines),
+      runner_protocol_(sandbox.terms.runner_protocol),
+      hello_timer_(loop),
+      start_timer_(loop),
+      kill_timer_(loop) {
+  facts_.memory_limit_mb = sandbox.memory_limit_mb;
+  facts_.process_limit = sandbox.process_limit;
+  number_ = keeper_.new_instance([this](const keeper::AgentExited& exited) { on_exited(exited); });
+  const auto asked = spawn(sandbox, uid_slot, std::move(descriptors));
+  if (asked) return;
+  keeper::Reply reply;
+  reply.mutable_failed()->set_step("request");
+  reply.mutable_failed()->set_errno_value(asked.error().error_number);
+  reply.mutable_failed()->set_detail(asked.error().what);
+  loop_.defer([this, alive = alive_, reply] {
+    if (*alive) on_spawn_answer(reply);
+  });
+}
+
+Instance::~Instance() {
+  *alive_ = false;
+  keeper_.forget(number_);
+}
+
+Result<> Instance::spawn(const PreparedSandbox& sandbox, std::uint32_t uid_slot, std::vector<Fd> descriptors) {
+  auto sockets = socket_pair(SOCK_STREAM);
+  if (!sockets) return tl::unexpected(sockets.error());
+  Fd spec(fcntl(sandbox.spec.get(), F_DUPFD_CLOEXEC, 0));
+  if (!spec) return errno_failure("dup");
+  channel_ = std::make_unique<KlpChannel>(loop_, std::move(sockets->first), sandbox.terms, channel_handlers());
+
+  // In the order of proto/keeper.proto: KLP socket, standard streams, spec, mounts.
+  descriptors.insert(descriptors.begin(), std::move(sockets->second));
+  descriptors.insert(descriptors.begin() + 4, std::move(spec));
+  keeper::Request request;
+  request.mutable_spawn()->set_instance(number_);
+  request.mutable_spawn()->set_uid_slot(uid_slot);
+  keeper_.request(std::move(request), std::move(descriptors), [this, alive = alive_](const keeper::Reply& reply) {
+    if (*alive) on_spawn_answer(reply);
+  });
+  arm_hello_deadline();
+  start_timer_.start(deadlines_.start, [this] {
+    facts_.hung = "it was not started " + seconds(deadlines_.start) +
+                  " after its start was asked for (deadlines.start): onInit or onStart did not return";
+    kill_tree();
+  });
+  return {};
+}
+
+KlpChannel::Handlers Instance::channel_handlers() {
+  return {
+      .accepted = [this] { on_accepted(); },
+      .refused =
+          [this](const std::string& why) {
+            facts_.refused = why;
+            kill_tree();
+          },
+      .runner_hello = [this] { hello_timer_.stop(); },
+      .started =
+          [this] {
+            started_word_ = true;
+            check_progress();
+          },
+      .start_failed =
+          [this](const klp::StartFailed& failed) {
+            facts_.start_failed = failed;
+            hello_timer_.stop();
+            start_timer_.stop();
+            kill_timer_.start(kLinger, [this] { kill_tree(); });
+          },
+      .message = [this](klp::Message&& message) { handlers_.message(std::move(message)); },
+      .log = [this](const klp::AgentLog& log) { handlers_.log(log); },
+      .health = [this](klp::HealthReport&& report) { handlers_.health(std::move(report)); },
+      .exit =
+          [this](const klp::Exit& exit) {
+            facts_.runner = exit;
+            hello_timer_.stop();
+            start_timer_.stop();
+            kill_timer_.start(kLinger, [this] { kill_tree(); });
+          },
+      .closed = [this](const std::string& why, bool by_peer) { on_channel_closed(why, by_peer); },
+  };
+}
+
+void Instance::arm_hello_deadline() {
+  hello_timer_.start(deadlines_.hello, [this] {
+    facts_.hello_timeout = (accepted_ ? "its program said no hello on the runner protocol within "
+                                      : "its agent-host said no hello within ") +
+                           seconds(deadlines_.hello) + " (deadlines.hello)";
+    kill_tree();
+  });
+}
+
+void Instance::on_accepted() {
+  accepted_ = true;
+  if (!runner_protocol_) hello_timer_.stop();
+  check_progress();
+}
+
+// The keeper's answer and the host's words come by two ways: their order says nothing.
+void Instance::check_progress() {
+  if (over_ || facts_.stop_requested) return;
+  if (spawned_ && accepted_ && !activated_) {
+    activated_ = true;
+    handlers_.activated();
+  }
+  if (activated_ && started_word_ && !started_) {
+    started_ = true;
+    hello_timer_.stop();
+    start_timer_.stop();
+    handlers_.started();
+  }
+}
+
+void Instance::on_spawn_answer(const keeper::Reply& reply) {
+  if (reply.has_failed()) {
+    facts_.setup = reply.failed();
+    return finish();
+  }
+  spawned_ = true;
+  pid_ = reply.spawned().pid();
+  setup_us_ = reply.spawned().setup_us();
+  degraded_.assign(reply.spawned().degraded().begin(), reply.spawned().degraded().end());
+  if (kill_wanted_) return kill_tree();
+  check_progress();
+}
+
+void Instance::on_channel_closed(const std::string& why, bool by_peer) {
+  if (over_) return;
+  if (!by_peer) {
+    facts_.broken = why;
+    return kill_tree();
+  }
+  // Its process is about to end, and the keeper to say so. One that lives on without its channel is of no use.
+  if (!facts_.runner) kill_timer_.start(kLinger, [this] { kill_tree(); });
+}
+
+void Instance::on_exited(const keeper::AgentExited& exited) {
+  // What the host said last may still be in the socket.
+  if (channel_) channel_->drain();
+  facts_.tree = exited;
+  finish();
+}
+
+void Instance::finish() {
+  over_ = true;
+  hello_timer_.stop();
+  start_timer_.stop();
+  kill_timer_.stop();
+  const auto ended = std::move(handlers_.ended);
+  ended(classify(facts_));
+}
+
+void Instance::stop(std::chrono::milliseconds grace) {
+  if (over_ || facts_.stop_requested) return;
+  facts_.stop_requested = true;
+  hello_timer_.stop();
+  start_timer_.stop();
+  if (!accepted_) return kill_tree();
+  channel_->stop(grace);
+  kill_timer_.start(grace + kStopSlack, [this] { kill_tree(); });
+}
+
+void Instance::kill() {
+  facts_.stop_requested = true;
+  kill_tree();
+}
+
+void Instance::kill_tree() {
+  hello_timer_.stop();
+  start_timer_.stop();
+  kill_timer_.stop();
+  kill_wanted_ = true;
+  if (!spawned_ || over_) return;
+  keeper::Request request;
+  request.mutable_kill()->set_instance(number_);
+  keeper_.request(std::move(request), {}, nullptr);
+}
+
+void Instance::signal(int number) {
+  if (channel_) channel_->signal(number);
+}
+
+void Instance::usage(std::function<void(const keeper::UsageResult&)> answer) {
+  keeper::Request request;
+  request.mutable_usage()->set_instance(number_);
+  keeper_.request(std::move(request), {},
+                  [answer = std::move(answer)](const keeper::Reply& reply) { answer(reply.usage()); });
+}
+
+}  // namespace kai

@@ -1,0 +1,95 @@
+// One life of one sandbox, from the request to the keeper until nothing of it is left: an agent's, a `kaictl run`, or a
+// job of kAI's own. It holds the deadlines of a start and of a stop; what an end means is its owner's business.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "policies/policy.h"
+#include "supervisor/control/ending.h"
+#include "supervisor/control/keeper_client.h"
+#include "supervisor/control/klp_channel.h"
+
+namespace kai {
+
+/// A sandbox's description, made once and launched any number of times.
+struct PreparedSandbox {
+  Fd spec;  ///< sealed memfd: a kai.spec.SandboxSpec
+  KlpTerms terms;
+  Deadlines deadlines;
+  std::uint64_t memory_limit_mb = 0;
+  std::uint32_t process_limit = 0;
+};
+Result<PreparedSandbox> prepare_sandbox(const spec::SandboxSpec& spec, std::vector<Permission> granted,
+                                        const Policy& policy);
+
+class Instance {
+ public:
+  /// Only `ended` may destroy the instance; the others are never called after it.
+  struct Handlers {
+    std::function<void()> activated = [] {};  ///< sandbox verified and hello accepted
+    std::function<void()> started = [] {};    ///< onInit and onStart returned; without a runner protocol: exec'd
+    std::function<void(klp::Message&&)> message = [](klp::Message&&) {};
+    std::function<void(const klp::AgentLog&)> log = [](const klp::AgentLog&) {};
+    std::function<void(klp::HealthReport&&)> health = [](klp::HealthReport&&) {};
+    std::function<void(const End&)> ended;    ///< once, last
+  };
+
+  /// `descriptors`: standard input, output, error, then one for each DESCRIPTOR mount.
+  Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox, std::uint32_t uid_slot,
+           std::vector<Fd> descriptors, Handlers handlers);
+  ~Instance();
+  Instance(const Instance&) = delete;
+  Instance& operator=(const Instance&) = delete;
+
+  /// onShutdown, SIGTERM, SIGKILL after `grace`; a sandbox that is not up yet is killed.
+  void stop(std::chrono::milliseconds grace);
+  /// SIGKILL to the whole tree, counted as asked for.
+  void kill();
+  void signal(int number);
+
+  /// Answered with known = false where the keeper cannot tell.
+  void usage(std::function<void(const keeper::UsageResult&)> answer);
+  /// Null when there were no descriptors left for it; then `ended` is about to be called.
+  [[nodiscard]] KlpChannel* channel() { return channel_.get(); }
+
+  [[nodiscard]] int pid() const { return pid_; }
+  [[nodiscard]] std::uint32_t setup_us() const { return setup_us_; }
+  [[nodiscard]] const std::vector<std::string>& degraded() const { return degraded_; }
+  [[nodiscard]] const EndFacts& facts() const { return facts_; }
+
+ private:
+  Result<> spawn(const PreparedSandbox& sandbox, std::uint32_t uid_slot, std::vector<Fd> descriptors);
+  void on_spawn_answer(const keeper::Reply& reply);
+  void on_exited(const keeper::AgentExited& exited);
+  void on_channel_closed(const std::string& why, bool by_peer);
+  KlpChannel::Handlers channel_handlers();
+  void on_accepted();
+  void check_progress();
+  void arm_hello_deadline();
+  void kill_tree();
+  void finish();
+
+  EventLoop& loop_;
+  KeeperClient& keeper_;
+  Handlers handlers_;
+  Deadlines deadlines_;
+  bool runner_protocol_ = false;
+  std::uint64_t number_ = 0;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  EndFacts facts_;
+  int pid_ = 0;
+  std::uint32_t setup_us_ = 0;
+  std::vector<std::string> degraded_;
+  bool spawned_ = false, accepted_ = false, activated_ = false;
+  bool started_word_ = false, started_ = false;
+  bool kill_wanted_ = false, over_ = false;
+  Timer hello_timer_, start_timer_, kill_timer_;
+  std::unique_ptr<KlpChannel> channel_;
+};
+
+}  // namespace kai

@@ -1,0 +1,111 @@
+#include "supervisor/control/keeper_client.h"
+
+#include "base/text.h"
+#include "base/unix.h"
+
+namespace kai {
+namespace {
+
+constexpr std::size_t kMaxReplyBytes = 16 << 10;
+
+keeper::Reply failed_reply(const Error& error) {
+  keeper::Reply reply;
+  reply.mutable_failed()->set_step("request");
+  reply.mutable_failed()->set_errno_value(error.error_number);
+  reply.mutable_failed()->set_detail("asking the keeper: " + error.what);
+  return reply;
+}
+
+}  // namespace
+
+KeeperClient::KeeperClient(EventLoop& loop, Fd socket)
+    : socket_(std::move(socket)),
+      loop_(loop),
+      // A control that is started again goes on above whatever the one before it used.
+      last_instance_(static_cast<std::uint64_t>(unix_ms()) << 16) {
+  static_cast<void>(set_nonblocking(socket_.get()));
+  poll_ = std::make_unique<Poll>(loop_, socket_.get(), [this](int ready) {
+    if ((ready & UV_WRITABLE) != 0) flush();
+    if ((ready & UV_READABLE) != 0) readable();
+  });
+  poll_->watch(UV_READABLE);
+}
+
+Result<keeper::Hello> KeeperClient::receive_hello(int socket) {
+  const auto packet = receive_packet(socket, kMaxReplyBytes);
+  if (!packet) return tl::unexpected(packet.error());
+  keeper::Reply reply;
+  if (!reply.ParseFromString(packet->bytes) || !reply.has_hello()) {
+    return failure("the keeper's first packet is no hello");
+  }
+  return reply.hello();
+}
+
+void KeeperClient::request(keeper::Request request, std::vector<Fd> descriptors, Answer answer) {
+  request.set_id(++last_id_);
+  if (answer) answers_.emplace(last_id_, std::move(answer));
+  queue_.push_back({last_id_, request.SerializeAsString(), std::move(descriptors)});
+  // At once, not with the round's other writes: a start waits for it.
+  if (queue_.size() == 1) flush();
+}
+
+void KeeperClient::flush() {
+  while (!queue_.empty()) {
+    Packet& packet = queue_.front();
+    std::vector<int> fds;
+    for (const Fd& fd : packet.descriptors) fds.push_back(fd.get());
+    const auto sent = send_packet(socket_.get(), packet.bytes, fds);
+    if (!sent && sent.error().error_number == EAGAIN) {
+      poll_->watch(UV_READABLE | UV_WRITABLE);
+      return;
+    }
+    if (!sent) loop_.defer([this, id = packet.id, reply = failed_reply(sent.error())] { answer(id, reply); });
+    queue_.pop_front();
+  }
+  poll_->watch(UV_READABLE);
+}
+
+void KeeperClient::readable() {
+  for (;;) {
+    const auto packet = receive_packet(socket_.get(), kMaxReplyBytes);
+    if (!packet && packet.error().error_number == EAGAIN) return;
+    keeper::Reply reply;
+    if (!packet || packet->bytes.empty() || !reply.ParseFromString(packet->bytes)) {
+      poll_->watch(0);
+      if (events_.lost) events_.lost(packet ? "the keeper closed its connection" : packet.error().message());
+      return;
+    }
+    dispatch(reply);
+  }
+}
+
+void KeeperClient::dispatch(const keeper::Reply& reply) {
+  if (reply.id() != 0) {
+    answer(reply.id(), reply);
+  } else if (reply.has_exited()) {
+    const auto found = exits_.find(reply.exited().instance());
+    if (found == exits_.end()) return;
+    const auto exited = std::move(found->second);
+    exits_.erase(found);
+    exited(reply.exited());
+  } else if (reply.has_stopping() && events_.stopping) {
+    events_.stopping();
+  } else if (reply.has_reload() && events_.reload) {
+    events_.reload();
+  }
+}
+
+void KeeperClient::answer(std::uint64_t id, const keeper::Reply& reply) {
+  const auto found = answers_.find(id);
+  if (found == answers_.end()) return;
+  const auto answer = std::move(found->second);
+  answers_.erase(found);
+  answer(reply);
+}
+
+std::uint64_t KeeperClient::new_instance(std::function<void(const keeper::AgentExited&)> exited) {
+  exits_.emplace(++last_instance_, std::move(exited));
+  return last_instance_;
+}
+
+}  // namespace kai

@@ -1,0 +1,66 @@
+// Control's side of the connection to the keeper (proto/keeper.proto): requests answered by id, and events.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/fd.h"
+#include "proto/keeper.pb.h"
+#include "supervisor/control/event_loop.h"
+
+namespace kai {
+
+class KeeperClient {
+ public:
+  using Answer = std::function<void(const keeper::Reply&)>;
+  struct Events {
+    std::function<void()> stopping;
+    std::function<void()> reload;
+    std::function<void(const std::string& reason)> lost;  ///< the keeper is gone: control has no reason to live on
+  };
+
+  /// `socket` is SOCK_SEQPACKET.
+  KeeperClient(EventLoop& loop, Fd socket);
+  void set_events(Events events) { events_ = std::move(events); }
+
+  /// Blocks for the keeper's first packet. Before the loop runs.
+  static Result<keeper::Hello> receive_hello(int socket);
+
+  /// Sends a request (its id is set here); the descriptors go with it. `answer` (may be null) is called once, later; where
+  /// the request cannot be sent, with Failed.
+  void request(keeper::Request request, std::vector<Fd> descriptors, Answer answer);
+
+  /// A number for Spawn.instance that was never used before, by an earlier control either. `exited` is called once, when
+  /// the keeper reports the end, unless forget() comes first.
+  std::uint64_t new_instance(std::function<void(const keeper::AgentExited&)> exited);
+  void forget(std::uint64_t instance) { exits_.erase(instance); }
+
+ private:
+  struct Packet {
+    std::uint64_t id;
+    std::string bytes;
+    std::vector<Fd> descriptors;
+  };
+
+  void readable();
+  void dispatch(const keeper::Reply& reply);
+  void flush();
+  void answer(std::uint64_t id, const keeper::Reply& reply);
+
+  Fd socket_;
+  EventLoop& loop_;
+  Events events_;
+  std::uint64_t last_id_ = 0;
+  std::uint64_t last_instance_;
+  std::unordered_map<std::uint64_t, Answer> answers_;
+  std::unordered_map<std::uint64_t, std::function<void(const keeper::AgentExited&)>> exits_;
+  std::deque<Packet> queue_;  // bounded by what control itself has in progress
+  std::unique_ptr<Poll> poll_;
+};
+
+}  // namespace kai

@@ -1,0 +1,112 @@
+// The package store: STATE/packages/<sha256 of the content>, read-only trees that agents' sandboxes mount. A package
+// comes as a tar from somebody who is not trusted. It is taken in two steps: stage() unpacks and checks it, the caller
+// looks at the manifest and may add what it compiled, seal() puts it in its place.
+//
+// The store never follows a symlink, works below its own directory descriptor, and leaves nothing behind on an error.
+// stage(), seal() and remove() block (seconds, for a large package) and may run on a worker thread: calls share nothing
+// but that descriptor.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "policies/manifest.h"
+
+namespace kai {
+
+struct PackageLimits {
+  std::uint64_t total_bytes = 512ULL << 20;  ///< of all files together, unpacked; a hole in a sparse file counts
+  std::uint64_t file_bytes = 512ULL << 20;
+  std::size_t entries = 100'000;
+  std::size_t path_bytes = 32ULL << 20;      ///< of all names and link texts together: they are held in memory
+  std::size_t depth = 64;
+};
+inline constexpr std::size_t kMaxPackageName = 255;   ///< bytes of one component, as the kernel has it
+inline constexpr std::size_t kMaxPackagePath = 1024;  ///< bytes of a path or a link's text
+
+struct PackageEntry {
+  enum class Type { kDirectory, kFile, kSymlink } type = Type::kDirectory;
+  bool executable = false;
+  std::array<unsigned char, 32> sha256{};  ///< of a file
+  std::string target;                      ///< of a symlink: relative, and it stays inside
+};
+/// By path relative to the package's root, without a leading or trailing slash; every directory is there.
+using PackageEntries = std::map<std::string, PackageEntry, std::less<>>;
+
+/// An unpacked package that is not in the store yet. Dropped without seal(), it is removed.
+class StagedPackage {
+ public:
+  StagedPackage(StagedPackage&& other) noexcept;
+  StagedPackage& operator=(StagedPackage&& other) noexcept;
+  ~StagedPackage();
+
+  /// Text of manifest.json: at most kMaxManifestBytes, otherwise unchecked.
+  [[nodiscard]] const std::string& manifest() const { return manifest_; }
+  [[nodiscard]] const PackageEntries& entries() const { return entries_; }
+  /// The package's root, for a read-only mount into the job that compiles it. Borrowed.
+  [[nodiscard]] int directory() const { return root_.get(); }
+
+  /// Adds a file (0444) and its directories: ".kai/main.mjs". Packages themselves may not have a .kai.
+  Result<> add_file(const std::string& path, std::string_view bytes);
+
+  /// A small file of the package, through symlinks that are inside it. nullopt: there is no such file.
+  Result<std::optional<std::string>> read(std::string_view path, std::size_t limit) const;
+
+  /// Whether node_modules/NAME is there and is a module (it has a package.json).
+  [[nodiscard]] bool has_module(std::string_view name) const;
+  /// "version" of node_modules/NAME/package.json. nullopt: no such module. An error: no JSON, or no version in it.
+  Result<std::optional<std::string>> module_version(std::string_view name) const;
+
+ private:
+  friend class PackageStore;
+  StagedPackage() = default;
+  void discard();
+  [[nodiscard]] std::optional<std::string> resolve(std::string_view path) const;
+
+  Fd store_;          // of STATE/packages, own duplicate
+  std::string name_;  // .staging-XXXX in there; empty: sealed or moved from
+  std::string top_;   // the tar's one top directory, which is the root then; empty: none
+  Fd root_;
+  std::string manifest_;
+  PackageEntries entries_;
+};
+
+class PackageStore {
+ public:
+  /// Opens or makes (0755) the directory and removes what an earlier run left half done.
+  static Result<PackageStore> open(const std::string& directory);
+
+  /// Unpacks a tar (ustar, pax or gnu, maybe gzipped) from a regular file or memfd, from its start. An error with
+  /// errno 0 means that the package is at fault, and its message is for the operator: it names the member of the tar and what
+  /// is wrong with it. Any other is the machine's (no space). `tar` is borrowed.
+  Result<StagedPackage> stage(int tar, const PackageLimits& limits = {}) const;
+
+  /// Puts the package in its place and returns its name, 64 hex digits; on the disk when it returns. The same content is
+  /// kept once.
+  Result<std::string> seal(StagedPackage package) const;
+
+  Result<std::vector<std::string>> list() const;
+  /// Removing what is not there is success.
+  Result<> remove(const std::string& name) const;
+  /// Removes every package that is not in `keep` (Registry::packages_in_use); nothing may be starting from one.
+  Result<> remove_unreferenced(const std::set<std::string>& keep) const;
+
+ private:
+  explicit PackageStore(Fd directory) : directory_(std::move(directory)) {}
+  Fd directory_;
+};
+
+/// What the manifest says about the package's content, held against the content: `entry` is a regular file that no symlink
+/// stands before and, for exec, executable (/entry); each required dependency of type module of a node agent is in node_modules
+/// (/dependencies/N). Empty: all is well. Ranges of versions are not checked.
+std::vector<ManifestError> check_package(const StagedPackage& package, const Manifest& manifest);
+
+}  // namespace kai

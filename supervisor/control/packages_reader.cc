@@ -1,0 +1,267 @@
+#include "supervisor/control/packages_reader.h"
+
+#include <archive.h>
+#include <fcntl.h>
+#include <sodium.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "base/text.h"
+#include "base/unix.h"
+#include "supervisor/control/packages_tree.h"
+
+namespace kai {
+namespace {
+
+constexpr std::size_t kBlock = 128 << 10;
+
+// What headers and padding may add to the content, in decompressed bytes: libarchive reads long names and pax headers of up
+// to 1 MB for each member, which compress to nothing.
+constexpr std::uint64_t kHeaderBytes = 256ULL << 20;
+
+bool has_control_character(std::string_view text) {
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const auto byte = static_cast<unsigned char>(text[at]);
+    if (byte < 0x20 || byte == 0x7F) return true;
+    if (byte == 0xC2 && at + 1 < text.size() && static_cast<unsigned char>(text[at + 1]) < 0xA0) return true;  // C1
+  }
+  return false;
+}
+
+/// libarchive keeps names in several encodings: pax ones are UTF-8, those of ustar and gnu the bytes that are there.
+std::string_view either(const char* utf8, const char* bytes) {
+  if (utf8 != nullptr) return utf8;
+  return bytes == nullptr ? std::string_view() : std::string_view(bytes);
+}
+
+tl::unexpected<Error> unreadable(archive* reader) {
+  const char* why = archive_error_string(reader);
+  return failure("the package cannot be read as a tar (ustar, pax or gnu, maybe gzipped): " +
+                 escape_for_terminal(why == nullptr ? "no reason given" : why));
+}
+
+std::string megabytes(std::uint64_t bytes) { return std::to_string(bytes >> 20) + " MB"; }
+
+}  // namespace
+
+tl::unexpected<Error> refused(std::string_view member, std::string_view why) {
+  constexpr std::size_t kShown = 200;
+  std::string name = escape_for_terminal(member.substr(0, kShown));
+  if (member.size() > kShown) name += "...";
+  return failure("the package is refused: " + name + ": " + std::string(why));
+}
+
+Result<std::string> member_path(std::string_view name, std::size_t max_depth) {
+  if (name.empty()) return refused("(no name)", "a member of the tar has no name");
+  if (name.starts_with('/')) return refused(name, "the name is absolute; make the tar with names relative to the package");
+  if (!is_utf8(name)) return refused(name, "the name is not UTF-8");
+  if (has_control_character(name)) return refused(name, "the name has a control character");
+  std::string path;
+  std::size_t depth = 0;
+  for (std::size_t begin = 0; begin <= name.size();) {
+    const std::size_t end = std::min(name.find('/', begin), name.size());
+    const std::string_view part = name.substr(begin, end - begin);
+    begin = end + 1;
+    if (part.empty() || part == ".") continue;
+    if (part == "..") return refused(name, "the name leaves the package (..)");
+    if (part.size() > kMaxPackageName) return refused(name, "a name is longer than 255 bytes");
+    if (++depth > max_depth) return refused(name, "directories are nested deeper than " + std::to_string(max_depth));
+    if (!path.empty()) path += '/';
+    path += part;
+  }
+  if (path.size() > kMaxPackagePath) return refused(name, "the path is longer than 1024 bytes");
+  return path;
+}
+
+Result<> check_symlink(std::string_view path, std::string_view target) {
+  if (target.empty()) return refused(path, "is a symlink to nothing");
+  if (target.starts_with('/')) return refused(path, "is a symlink with an absolute target; make it relative");
+  if (target.size() > kMaxPackagePath || !is_utf8(target) || has_control_character(target)) {
+    return refused(path, "is a symlink whose target is over 1024 bytes, not UTF-8, or has a control character");
+  }
+  auto above = std::count(path.begin(), path.end(), '/');
+  bool named = false;
+  for (std::size_t begin = 0; begin <= target.size();) {
+    const std::size_t end = std::min(target.find('/', begin), target.size());
+    const std::string_view part = target.substr(begin, end - begin);
+    begin = end + 1;
+    if (part.empty() || part == ".") continue;
+    if (part != "..") {
+      named = true;
+    } else if (named) {
+      return refused(path, "is a symlink whose target has .. after a name; write it without");
+    } else if (--above < 0) {
+      return refused(path, "is a symlink that leaves the package");
+    }
+  }
+  return {};
+}
+
+Result<PackageEntries> PackageReader::read(int tar) {
+  const std::unique_ptr<archive, int (*)(archive*)> reader(archive_read_new(), archive_read_free);
+  const std::unique_ptr<archive_entry, void (*)(archive_entry*)> member(archive_entry_new(), archive_entry_free);
+  // Nothing else of libarchive's formats: each is code that a stranger's bytes would reach.
+  if (!reader || !member || archive_read_support_format_tar(reader.get()) != ARCHIVE_OK ||
+      archive_read_support_filter_gzip(reader.get()) != ARCHIVE_OK) {
+    return failure("libarchive cannot read gzipped tars here");
+  }
+  if (archive_read_open_fd(reader.get(), tar, kBlock) != ARCHIVE_OK) return unreadable(reader.get());
+  for (;;) {
+    const int code = archive_read_next_header2(reader.get(), member.get());
+    if (code == ARCHIVE_EOF) return std::move(entries_);
+    // A warning is about a name's encoding, which member_path judges.
+    if (code != ARCHIVE_OK && code != ARCHIVE_WARN) return unreadable(reader.get());
+    if (auto taken = take(reader.get(), member.get()); !taken) return tl::unexpected(taken.error());
+    if (archive_filter_bytes(reader.get(), 0) > static_cast<la_int64_t>(limits_.total_bytes + kHeaderBytes)) {
+      return failure("the package is refused: its tar is over " + megabytes(limits_.total_bytes + kHeaderBytes) + " unpacked");
+    }
+  }
+}
+
+Result<> PackageReader::take(archive* reader, archive_entry* member) {
+  const std::string_view name = either(archive_entry_pathname_utf8(member), archive_entry_pathname(member));
+  const auto path = member_path(name, limits_.depth);
+  if (!path) return tl::unexpected(path.error());
+  if (archive_entry_hardlink_utf8(member) != nullptr || archive_entry_hardlink(member) != nullptr) {
+    return refused(name, "is a hard link; make the tar with --hard-dereference");
+  }
+  const auto type = archive_entry_filetype(member);
+  if (path->empty()) {
+    if (type == AE_IFDIR) return {};
+    return refused(name, "has the name of the package's own directory and is none");
+  }
+  if (*path == ".kai" || path->starts_with(".kai/")) {
+    return refused(name, "the directory .kai is kAI's own; leave it out of the package");
+  }
+  switch (type) {
+    case AE_IFDIR:
+      return take_directory(*path);
+    case AE_IFLNK:
+      return take_symlink(*path, member);
+    case AE_IFREG:
+      return take_file(*path, reader, member);
+    default:
+      return refused(name, "is a device, fifo or socket; a package has files, directories and symlinks only");
+  }
+}
+
+/// Checks that `path` is free and makes the directories above it.
+Result<> PackageReader::make_room(const std::string& path) {
+  if (entries_.contains(path)) return refused(path, "is in the tar more than once");
+  for (std::size_t slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) {
+    const std::string above = path.substr(0, slash);
+    const auto found = entries_.find(above);
+    if (found == entries_.end()) {
+      if (auto made = add(above, {}); !made) return made;
+    } else if (found->second.type != PackageEntry::Type::kDirectory) {
+      return refused(path, "is below " + escape_for_terminal(above) + ", which is no directory");
+    }
+  }
+  return {};
+}
+
+/// Counts the entry; a directory is made on the disk too.
+Result<> PackageReader::add(const std::string& path, PackageEntry entry) {
+  path_bytes_ += path.size() + entry.target.size();
+  if (entries_.size() >= limits_.entries) {
+    return refused(path, "the package has more than " + std::to_string(limits_.entries) + " files and directories");
+  }
+  if (path_bytes_ > limits_.path_bytes) return refused(path, "names add up to over " + megabytes(limits_.path_bytes));
+  if (entry.type == PackageEntry::Type::kDirectory) {
+    const auto directory = parent(path);
+    if (!directory) return tl::unexpected(directory.error());
+    if (auto made = make_directory(*directory, split_path(path).second); !made) return made;
+  }
+  entries_.emplace(path, std::move(entry));
+  return {};
+}
+
+Result<> PackageReader::take_directory(const std::string& path) {
+  // Files may come before the directory that they are in.
+  const auto found = entries_.find(path);
+  const bool implied = found != entries_.end() && found->second.type == PackageEntry::Type::kDirectory;
+  if (!named_.insert(path).second || (found != entries_.end() && !implied)) {
+    return refused(path, "is in the tar more than once");
+  }
+  if (implied) return {};
+  if (auto room = make_room(path); !room) return room;
+  return add(path, {});
+}
+
+Result<> PackageReader::take_symlink(const std::string& path, archive_entry* member) {
+  if (auto room = make_room(path); !room) return room;
+  PackageEntry entry;
+  entry.type = PackageEntry::Type::kSymlink;
+  entry.target = either(archive_entry_symlink_utf8(member), archive_entry_symlink(member));
+  if (entry.target.empty() || entry.target.size() > kMaxPackagePath) {
+    return refused(path, "is a symlink to nothing, or with a target over 1024 bytes");
+  }
+  const auto directory = parent(path);
+  if (!directory) return tl::unexpected(directory.error());
+  if (symlinkat(entry.target.c_str(), *directory, split_path(path).second.c_str()) < 0) {
+    return errno_failure("make the symlink", path);
+  }
+  return add(path, std::move(entry));
+}
+
+Result<> PackageReader::take_file(const std::string& path, archive* reader, archive_entry* member) {
+  const la_int64_t size = archive_entry_size(member);
+  if (size < 0) return refused(path, "has a negative size");
+  if (static_cast<std::uint64_t>(size) > limits_.file_bytes) {
+    return refused(path, "is larger than " + megabytes(limits_.file_bytes));
+  }
+  if (static_cast<std::uint64_t>(size) > limits_.total_bytes - bytes_) {
+    return refused(path, "the package is larger than " + megabytes(limits_.total_bytes) + " unpacked");
+  }
+  bytes_ += static_cast<std::uint64_t>(size);
+  if (auto room = make_room(path); !room) return room;
+  const auto directory = parent(path);
+  if (!directory) return tl::unexpected(directory.error());
+  const auto file = make_file(*directory, split_path(path).second);
+  if (!file) return tl::unexpected(file.error());
+  PackageEntry entry;
+  entry.type = PackageEntry::Type::kFile;
+  // Of the permissions only this survives: no set-user-id, and nobody writes.
+  entry.executable = (archive_entry_perm(member) & 0100) != 0;
+  if (auto unpacked = unpack(path, reader, file->get(), entry); !unpacked) return unpacked;
+  if (fchmod(file->get(), entry.executable ? 0555 : 0444) < 0) return errno_failure("chmod", path);
+  return add(path, std::move(entry));
+}
+
+/// The member's content into `file`; holes of a sparse file come as zeros. libarchive gives exactly the size of the header.
+Result<> PackageReader::unpack(const std::string& path, archive* reader, int file, PackageEntry& entry) {
+  crypto_hash_sha256_state hash;
+  crypto_hash_sha256_init(&hash);
+  std::vector<char> block(kBlock);
+  for (;;) {
+    const la_ssize_t count = archive_read_data(reader, block.data(), block.size());
+    if (count == ARCHIVE_RETRY) continue;
+    if (count < 0) return unreadable(reader);
+    if (count == 0) break;
+    const std::string_view bytes(block.data(), static_cast<std::size_t>(count));
+    crypto_hash_sha256_update(&hash, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
+    if (auto written = write_all(file, bytes); !written) {
+      return tl::unexpected(Error{"unpack the package", written.error().error_number, path});
+    }
+  }
+  crypto_hash_sha256_final(&hash, entry.sha256.data());
+  return {};
+}
+
+/// The directory that `path` is in, open until the next call.
+Result<int> PackageReader::parent(const std::string& path) {
+  const std::string above = split_path(path).first;
+  if (above.empty()) return root_;
+  if (!parent_ || above != parent_path_) {
+    auto opened = open_directory(root_, above);
+    if (!opened) return tl::unexpected(opened.error());
+    parent_ = std::move(*opened);
+    parent_path_ = above;
+  }
+  return parent_.get();
+}
+
+}  // namespace kai

@@ -1,0 +1,87 @@
+// SQLite as the registry needs it: errors as values, statements prepared once.
+#pragma once
+
+#include <sqlite3.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace kai {
+
+class Database;
+
+/// A prepared statement, bound and stepped through once; then it is reset for the next use.
+class Statement {
+ public:
+  Statement(Database& database, sqlite3_stmt* statement) : database_(database), statement_(statement) {}
+  Statement(const Statement&) = delete;
+  Statement& operator=(const Statement&) = delete;
+  ~Statement();
+
+  /// Parameters, numbered from 1. `text` must hold until the statement's end.
+  Statement& bind(int parameter, std::string_view text);
+  Statement& bind(int parameter, std::int64_t number);
+
+  /// true: a row is there; false: the end.
+  Result<bool> step();
+  /// For statements without rows.
+  Result<> run();
+
+  [[nodiscard]] std::string text(int column) const;
+  [[nodiscard]] std::int64_t number(int column) const;
+
+ private:
+  Database& database_;
+  sqlite3_stmt* statement_;
+};
+
+class Database {
+ public:
+  /// Opens a file that is there. It is checked whole (quick_check): a damaged one is an error.
+  static Result<std::unique_ptr<Database>> open(const std::string& path);
+  ~Database();
+  Database(const Database&) = delete;
+  Database& operator=(const Database&) = delete;
+
+  /// Statements without parameters or rows.
+  Result<> execute(const std::string& sql);
+  /// `sql` is compiled at its first use and kept: it must be a literal.
+  Result<std::unique_ptr<Statement>> prepare(const char* sql);
+  /// A pragma or query whose answer is one number.
+  Result<std::int64_t> number(const char* sql);
+  /// Whether a commit waits for the disk.
+  Result<> set_durable(bool durable);
+  [[nodiscard]] int changes() const { return sqlite3_changes(database_); }
+
+  [[nodiscard]] tl::unexpected<Error> error(std::string_view doing) const;
+
+ private:
+  Database(sqlite3* database, std::string path) : database_(database), path_(std::move(path)) {}
+
+  sqlite3* database_;
+  std::string path_;
+  std::map<const char*, sqlite3_stmt*> statements_;
+};
+
+/// BEGIN IMMEDIATE now; ROLLBACK at the end of its life unless commit() was called.
+class Transaction {
+ public:
+  explicit Transaction(Database& database) : database_(database) {}
+  Transaction(const Transaction&) = delete;
+  Transaction& operator=(const Transaction&) = delete;
+  ~Transaction();
+
+  Result<> begin();
+  Result<> commit();
+
+ private:
+  Database& database_;
+  bool active_ = false;
+};
+
+}  // namespace kai

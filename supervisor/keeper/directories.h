@@ -1,0 +1,33 @@
+// The directories that kaid owns, made and checked before anything is trusted in them.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "supervisor/keeper/config.h"
+
+namespace kai::keeper {
+
+/// Who control runs as: an own user without privilege when kaid is root, else whoever started kaid.
+struct Identity {
+  bool root = false;
+  uid_t control_uid = 0;
+  gid_t control_gid = 0;
+};
+
+/// User and group `kai` where they exist; else, as root, ids that no Debian user gets (kFallbackId).
+Identity find_identity();
+inline constexpr uid_t kFallbackId = 61910;
+
+/// Makes state and runtime directory (with the parts that control writes), turns their paths into absolute ones, and
+/// takes the locks of both, which the returned descriptors hold. Refuses directories of other owners, and those that
+/// another kaid uses.
+struct Locks {
+  Fd state, runtime;
+};
+Result<Locks> prepare_directories(Config& config, const Identity& identity);
+
+}  // namespace kai::keeper

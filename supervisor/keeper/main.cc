@@ -1,0 +1,86 @@
+// kaid: the keeper. See keeper.h; what control does is in supervisor/control.
+#include <getopt.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <string>
+
+#include "supervisor/keeper/keeper.h"
+
+namespace {
+
+constexpr int kExitUsage = 2;
+
+constexpr const char* kHelp =
+    "usage: kaid [--config FILE] [--state-dir DIR] [--runtime-dir DIR]\n"
+    "\n"
+    "Supervises agents in the foreground: each in its own sandbox, spoken to with kaictl.\n"
+    "\n"
+    "  --config FILE       configuration (default /etc/kai/kaid.yaml; as an ordinary user\n"
+    "                      ~/.config/kai/kaid.yaml), if it is there\n"
+    "  --state-dir DIR     packages, registry and log (/var/lib/kai; ~/.local/state/kai)\n"
+    "  --runtime-dir DIR   where kaid.sock is made (/run/kai; $XDG_RUNTIME_DIR/kai)\n"
+    "  --version           print the version and exit\n"
+    "\n"
+    "SIGTERM or SIGINT stops every agent and then kaid; a second one does not wait.\n"
+    "SIGHUP reads the configuration again. Exit status: 0 stopped, 1 failed, 2 usage or\n"
+    "configuration. See kaid(8).\n";
+
+int usage_error(const char* what) {
+  std::fprintf(stderr, "kaid: %s; try kaid --help\n", what);
+  return kExitUsage;
+}
+
+int serve(const kai::keeper::CommandLine& given) {
+  using namespace kai::keeper;
+  const Identity identity = find_identity();
+  auto config = load_config(given, identity.root);
+  if (!config) {
+    std::fprintf(stderr, "kaid: %s\n", config.error().message().c_str());
+    return kExitUsage;
+  }
+  const auto programs = find_programs();
+  if (!programs) {
+    std::fprintf(stderr, "kaid: its other programs are not where they should be: %s\n", programs.error().message().c_str());
+    return 1;
+  }
+  const auto locks = prepare_directories(*config, identity);
+  if (!locks) {
+    std::fprintf(stderr, "kaid: %s\n", locks.error().message().c_str());
+    return 1;
+  }
+  auto keeper = Keeper::create(std::move(*config), identity, *programs);
+  if (!keeper) {
+    std::fprintf(stderr, "kaid: %s\n", keeper.error().message().c_str());
+    return 1;
+  }
+  return keeper->run();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // A writer that is gone is an error of the write, not of the process.
+  (void)signal(SIGPIPE, SIG_IGN);
+  constexpr option kOptions[] = {{"config", required_argument, nullptr, 'c'},
+                                 {"state-dir", required_argument, nullptr, 's'},
+                                 {"runtime-dir", required_argument, nullptr, 'r'},
+                                 {"version", no_argument, nullptr, 'v'},
+                                 {"help", no_argument, nullptr, 'h'},
+                                 {nullptr, 0, nullptr, 0}};
+  kai::keeper::CommandLine given;
+  opterr = 0;
+  for (int option = 0; (option = getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
+    switch (option) {
+      case 'c': given.config = optarg; break;
+      case 's': given.state_dir = optarg; break;
+      case 'r': given.runtime_dir = optarg; break;
+      case 'v': std::puts("kaid " KAI_VERSION); return 0;
+      case 'h': std::fputs(kHelp, stdout); return 0;
+      default: return usage_error("unknown option, or one without its value");
+    }
+  }
+  if (optind != argc) return usage_error("takes no arguments");
+  return serve(given);
+}

@@ -1,0 +1,3 @@
+// A library that is no agent.
+extern "C" int answer();
+int answer() { return 42; }

@@ -1,0 +1,125 @@
+// Every hook, and a capability for each thing that the tests ask of an agent. probe.mjs and probe.py are the same.
+#include <cstdio>
+#include <set>
+#include <stdexcept>
+#include <string>
+
+#include <kai/agent.hpp>
+
+namespace {
+
+using kai::Json;
+
+class Probe : public kai::Agent {
+  void on_init() override { called("onInit"); }
+  void on_start() override { called("onStart"); }
+  void on_upgrade(const std::string& old_version) override { called("onUpgrade " + old_version); }
+  void on_shutdown() override {
+    called("onShutdown");
+    log.info("bye");
+  }
+  void on_error(const std::exception& error) override {
+    const std::string what = error.what();
+    called("onError " + what);
+    if (what == "twice") throw std::runtime_error("and again");
+  }
+  kai::HealthStatus on_health_check() override {
+    called("onHealthCheck");
+    auto health = kai::Agent::on_health_check();
+    if (warn_) health.status = "warning";
+    return health;
+  }
+  Json save_state() override {
+    called("saveState");
+    return state_;
+  }
+  void restore_state(const Json& state) override {
+    called("restoreState");
+    state_ = state;
+  }
+
+  Json on_message(const kai::Message& msg) override {
+    const std::string& what = msg.capability;
+    const Json& payload = msg.payload;
+    if (what == "calls") return calls_;
+    if (what == "echo") return payload;
+    if (what == "fields") return fields(msg);
+    if (what == "context") return {{"agent", manifest()["id"]}, {"permissions", permissions()}, {"limits", limits()}};
+    if (what == "bytes") {
+      return {{"length", payload.get_binary().size()}, {"isBytes", payload.is_binary()}, {"type", msg.content_type}};
+    }
+    if (what == "make-bytes") return make_bytes(payload.get<std::size_t>());
+    if (what == "make-text") return std::string(payload.get<std::size_t>(), 'x');
+    if (what == "not-json") return "\xff";
+    if (what == "throw") throw std::invalid_argument(payload.get<std::string>());
+    if (what == "throw-details") throw kai::AgentError("no room", "AGENT_ERROR", {{"left", 3}}, true);
+    if (what == "throw-int") throw 7;
+    if (what == "throw-in") return throw_in_.insert(payload.get<std::string>()), nullptr;
+    if (what == "state") return state_ = payload, nullptr;
+    if (what == "warn") return warn_ = true, nullptr;
+    if (what == "event") return log.info("event " + payload.dump() + " " + msg.type), "ignored";
+    if (what == "log") return log.warn("said", {{"why", payload}}), nullptr;
+    if (what == "print") return std::printf("%s\n", payload.get<std::string>().c_str()), nullptr;
+    if (what == "memory") return use_memory();
+    if (what == "send") return send("other", "ask", payload, 500);
+    if (what == "emit") return emit("done", payload), "emitted";
+    if (what == "try-send") return try_send(payload);
+    throw std::invalid_argument("unknown capability " + what);
+  }
+
+  static Json fields(const kai::Message& msg) {
+    return {{"id", msg.id},
+            {"from", msg.from},
+            {"to", msg.to},
+            {"type", msg.type},
+            {"capability", msg.capability},
+            {"timestamp", msg.timestamp},
+            {"metadata", msg.metadata}};
+  }
+
+  static Json make_bytes(std::size_t count) {
+    std::vector<std::uint8_t> bytes(count);
+    for (std::size_t i = 0; i < count; ++i) bytes[i] = static_cast<std::uint8_t>(i % 256);
+    return Json::binary(bytes);
+  }
+
+  Json try_send(const Json& payload) {
+    try {
+      return send("other", "ask", payload);
+    } catch (const kai::AgentError& error) {
+      return {{"isAgentError", true}, {"code", error.code}, {"retryable", error.retryable}};
+    }
+  }
+
+  Json use_memory() {
+    kai::SetOptions options;
+    options.ttl = 5;
+    options.if_absent = true;
+    Json result;
+    result["set"] = memory.set("k", {{"a", 1}}, options);
+    result["get"] = memory.get("k").value();
+    result["missing"] = memory.get("missing").value_or("none");
+    result["bytes"] = memory.get("bytes").value().get_binary().size();
+    result["many"] = memory.get_many({"k", "missing"});
+    result["setMany"] = memory.set_many({{"m", 1, {}}, {"n", 2, {}}});
+    result["deleted"] = memory.remove("k");
+    kai::ListOptions list;
+    list.prefix = "m";
+    result["list"] = memory.list(list).keys;
+    return result;
+  }
+
+  void called(const std::string& hook) {
+    calls_.push_back(hook);
+    if (throw_in_.count(hook) != 0) throw std::runtime_error("thrown in " + hook);
+  }
+
+  std::vector<std::string> calls_ = {"constructor"};
+  Json state_;
+  std::set<std::string> throw_in_;
+  bool warn_ = false;
+};
+
+}  // namespace
+
+KAI_AGENT(Probe);

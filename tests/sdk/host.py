@@ -1,0 +1,223 @@
+"""The host's end of the runner protocol, as kai-agent-host holds it, for tests that drive a real runner."""
+
+import itertools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+BUILD = os.environ["KAI_BUILD"]  # build/PRESET
+SOURCE = os.environ["KAI_SOURCE"]  # the project
+SDK = os.path.join(BUILD, "sdk")
+NODE = os.environ.get("KAI_NODE", "/usr/bin/node")
+PYTHON = "/usr/bin/python3"
+AGENTS = os.path.join(SOURCE, "tests", "sdk", "agents")
+BUILT_AGENTS = os.path.join(BUILD, "tests", "sdk")
+
+DEADLINE = 20  # seconds that any one answer may take, on a loaded machine with a sanitizer
+
+INIT = {
+    "agent": {"id": "probe", "name": "Probe", "version": "1.2.3"},
+    "capabilities": ["do"],
+    "manifest": {"id": "probe", "name": "Probe", "version": "1.2.3"},
+    "permissions": [{"resource": "calendar", "actions": ["read"]}],
+    "limits": {"messageMs": 30000, "inFlight": 64, "frameBytes": 1 << 20},
+    "protocol": 1,
+}
+
+
+def node_command(entry):
+    return [NODE, os.path.join(SDK, "node", "runner.mjs"), entry]
+
+
+def python_command(entry):
+    return [PYTHON, "-P", "-m", "kai.runner", entry]
+
+
+def native_command(entry):
+    return [os.path.join(BUILD, "bin", "kai-native-runner"), entry]
+
+
+class RunnerError(Exception):
+    """The runner answered with a JSON-RPC error."""
+
+    def __init__(self, body):
+        super().__init__(body["message"])
+        self.code = body["code"]
+        self.message = body["message"]
+        self.data = body.get("data", {})
+
+
+class Runner:
+    """A runner process and the host's end of its channel."""
+
+    def __init__(self, command, environment=None):
+        self._host, agent = socket.socketpair()
+        self._host.settimeout(DEADLINE)
+        self._ids = itertools.count(1)
+        self._buffer = b""
+        self._answers = {}
+        self.seen = []  # requests and notifications of the agent, in order
+        self.answer_calls = None  # (method, params) → result, or raises RunnerError; None: UNAVAILABLE
+        self._stderr = tempfile.TemporaryFile()
+        # Descriptor 3 as inside the sandbox, which pass_fds alone cannot arrange.
+        self.process = subprocess.Popen(
+            ["/bin/sh", "-c", f'exec "$@" 3<&{agent.fileno()} {agent.fileno()}<&-', "sh", *command]
+            if agent.fileno() != 3
+            else command,
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": os.path.join(SDK, "python"), **(environment or {})},
+            pass_fds=[agent.fileno()],
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+        )
+        agent.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._host.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self._stderr.close()
+
+    # ---- lines
+
+    def send_line(self, line):
+        self._host.sendall(line + b"\n")
+
+    def send(self, document):
+        self.send_line(json.dumps(document, ensure_ascii=False).encode())
+
+    def read_document(self):
+        """The next line of the runner; None when it has closed the channel."""
+        while b"\n" not in self._buffer:
+            data = self._host.recv(1 << 20)
+            if not data:
+                return None
+            self._buffer += data
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return json.loads(line)
+
+    def unread_is_there(self):
+        return bool(self._buffer) or bool(select.select([self._host], [], [], 0)[0])
+
+    # ---- JSON-RPC
+
+    def request(self, method, params=None, request_id=None):
+        """Sends; the answer is got by answer()."""
+        request_id = next(self._ids) if request_id is None else request_id
+        self.send({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params or {}})
+        return request_id
+
+    def answer(self, request_id):
+        while request_id not in self._answers:
+            self.take(self.read_document())
+        answer = self._answers.pop(request_id)
+        if "error" in answer:
+            raise RunnerError(answer["error"])
+        return answer["result"]
+
+    def take(self, document):
+        if document is None:
+            raise EOFError(f"the runner closed the channel; stderr: {self.stderr()}")
+        assert document["jsonrpc"] == "2.0", document
+        if "method" not in document:
+            self._answers[document["id"]] = document
+            return
+        self.seen.append(document)
+        if "id" in document:
+            self._serve(document)
+
+    def _serve(self, document):
+        answer = {"jsonrpc": "2.0", "id": document["id"]}
+        try:
+            if self.answer_calls is None:
+                data = {"code": "UNAVAILABLE", "retryable": True}
+                raise RunnerError({"code": -32000, "message": f"{document['method']} is not there", "data": data})
+            answer["result"] = self.answer_calls(document["method"], document["params"])
+        except RunnerError as error:
+            answer["error"] = {"code": error.code, "message": error.message, "data": error.data}
+        self.send(answer)
+
+    def call(self, method, params=None):
+        return self.answer(self.request(method, params))
+
+    def notify(self, method, params):
+        self.send({"jsonrpc": "2.0", "method": method, "params": params})
+
+    def wait_seen(self, matches):
+        """The first notification or request of the agent, past or to come, for which matches(document)."""
+        while True:
+            for document in self.seen:
+                if matches(document):
+                    return document
+            self.take(self.read_document())
+
+    def wait_log(self, text):
+        return self.wait_seen(lambda seen: seen["method"] == "log" and text in seen["params"]["message"])
+
+    # ---- as the host does
+
+    def hello(self):
+        document = self.read_document()
+        assert document is not None, f"no hello; stderr: {self.stderr()}"
+        return document
+
+    def start(self, **init):
+        self.hello()
+        self.call("init", {**INIT, **init})
+        self.call("start")
+        return self
+
+    def message(self, capability="do", **fields):
+        message = {
+            "protocol": "klp/1.0",
+            "id": "019a0000-0000-7000-8000-000000000001",
+            "from": "operator",
+            "to": "probe",
+            "type": "request",
+            "capability": capability,
+            "timestamp": "2026-05-04T13:00:00.000Z",
+            **fields,
+        }
+        return {"message": message}
+
+    def ask(self, capability, payload=None):
+        return self.call("message", self.message(capability, payload=payload))["payload"]
+
+    def close(self):
+        self._host.close()
+
+    def shut_for_writing(self):
+        self._host.shutdown(socket.SHUT_WR)
+
+    # ---- the process
+
+    def wait(self):
+        return self.process.wait(timeout=DEADLINE)
+
+    def stop_process(self):
+        """SIGSTOP: nothing is read until continue_process()."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def continue_process(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def stderr(self):
+        self._stderr.seek(0)
+        return self._stderr.read().decode(errors="replace")
+
+    def resident_megabytes(self):
+        with open(f"/proc/{self.process.pid}/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def now():
+    return time.monotonic()
