@@ -32,7 +32,8 @@ struct Failure {
   auto* message = report.mutable_failure();
   message->set_step(failure.step);
   message->set_errno_value(failure.error.error_number);
-  message->set_detail(failure.error.context.empty() ? failure.error.what : failure.error.what + " " + failure.error.context);
+  message->set_detail(failure.error.context.empty() ? failure.error.what
+                                                    : failure.error.what + " " + failure.error.context);
   (void)send_packet(channel.get(), report.SerializeAsString());
   _exit(1);
 }

@@ -1,5 +1,6 @@
-// The first life of kai-agent-host: a starter. It stands ready in its own namespaces, takes one job from the keeper, makes
-// the agent's process and exits; that process goes through sandbox/apply and comes back here as the agent's PID 1.
+// The first life of kai-agent-host: a starter. It stands ready in its own namespaces, takes one job from the keeper,
+// makes the agent's process and exits; that process goes through sandbox/apply and comes back here as the agent's
+// PID 1.
 #pragma once
 
 #include "base/fd.h"

@@ -45,7 +45,9 @@ void append_value(std::string& out, std::string_view text) {
 
 }  // namespace
 
-std::string_view log_level_name(LogLevel level) { return kNames[static_cast<std::size_t>(level)]; }
+std::string_view log_level_name(LogLevel level) {
+  return kNames[static_cast<std::size_t>(level)];
+}
 
 std::optional<LogLevel> parse_log_level(std::string_view name) {
   for (std::size_t at = 0; at < kNames.size(); ++at) {

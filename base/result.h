@@ -12,9 +12,9 @@ namespace kai {
 /// What went wrong, in three parts: the operation that failed, errno where the kernel said why (else 0), and what it
 /// was tried on. An agent's end is not an Error: see proto/keeper.proto, AgentExited.
 struct Error {
-  std::string what;     ///< the operation, as a step or system call: "mount /proc", "openat2"
-  int error_number = 0; ///< errno, or 0
-  std::string context;  ///< path, name or value it was tried on; may be empty
+  std::string what;      ///< the operation, as a step or system call: "mount /proc", "openat2"
+  int error_number = 0;  ///< errno, or 0
+  std::string context;   ///< path, name or value it was tried on; may be empty
 
   /// One line: "openat2 /agent/main.ts: No such file or directory".
   [[nodiscard]] std::string message() const;

@@ -32,11 +32,11 @@ CodePoint decode(std::string_view bytes) {
 }
 
 bool drives_a_terminal(std::uint32_t value) {
-  return value < 0x20 || (value >= 0x7F && value < 0xA0)   // C0, DEL, C1
-         || value == 0x061C || value == 0x00AD             // Arabic letter mark, soft hyphen
-         || (value >= 0x200B && value <= 0x200F)           // zero-width and direction marks
-         || (value >= 0x2028 && value <= 0x202E)           // separators, embeddings, overrides
-         || (value >= 0x2060 && value <= 0x206F)           // word joiner, isolates, deprecated formats
+  return value < 0x20 || (value >= 0x7F && value < 0xA0)  // C0, DEL, C1
+         || value == 0x061C || value == 0x00AD            // Arabic letter mark, soft hyphen
+         || (value >= 0x200B && value <= 0x200F)          // zero-width and direction marks
+         || (value >= 0x2028 && value <= 0x202E)          // separators, embeddings, overrides
+         || (value >= 0x2060 && value <= 0x206F)          // word joiner, isolates, deprecated formats
          || value == 0xFEFF || (value >= 0xFFF9 && value <= 0xFFFB) || (value >= 0xE0000 && value <= 0xE007F);
 }
 
@@ -58,7 +58,8 @@ std::string escape_for_terminal(std::string_view bytes) {
   while (!bytes.empty()) {
     const CodePoint point = decode(bytes);
     if (point.length == 0) {
-      std::snprintf(buffer.data(), buffer.size(), "\\x%02x", static_cast<unsigned>(static_cast<std::uint8_t>(bytes[0])));
+      std::snprintf(buffer.data(), buffer.size(), "\\x%02x",
+                    static_cast<unsigned>(static_cast<std::uint8_t>(bytes[0])));
       text += buffer.data();
     } else if (!drives_a_terminal(point.value)) {
       text += bytes.substr(0, point.length);
@@ -152,7 +153,9 @@ std::string iso_time(std::int64_t unix_ms) {
   return buffer.data();
 }
 
-std::string iso_now() { return iso_time(unix_ms()); }
+std::string iso_now() {
+  return iso_time(unix_ms());
+}
 
 std::string new_uuid() {
   std::array<std::uint8_t, 16> bytes;

@@ -16,8 +16,9 @@ bool is_utf8(std::string_view bytes);
 /// They become \n \t \r \e \xNN or \u{NNNN}; a backslash stays as it is (this is for reading, not for parsing back).
 std::string escape_for_terminal(std::string_view bytes);
 
-/// Appends `bytes` as a JSON string with its quotes. It reads back as it was, but for bytes that are not UTF-8: they become
-/// the text \xNN. Whatever could drive a terminal stands as \uNNNN, so that even the raw JSON is safe to look at.
+/// Appends `bytes` as a JSON string with its quotes. It reads back as it was, but for bytes that are not UTF-8: they
+/// become the text \xNN. Whatever could drive a terminal stands as \uNNNN, so that even the raw JSON is safe to look
+/// at.
 void append_json_string(std::string& out, std::string_view bytes);
 
 /// Agent ids of contracts.md: [A-Za-z0-9][A-Za-z0-9._-]{0,63}, and none of the reserved kaid, operator, topic.

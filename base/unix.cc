@@ -154,7 +154,9 @@ Result<std::string> read_file(const std::string& path, std::size_t limit) {
   return read_all(fd.get(), limit);
 }
 
-Result<> write_file(const std::string& path, std::string_view bytes) { return write_file_at(AT_FDCWD, path, bytes); }
+Result<> write_file(const std::string& path, std::string_view bytes) {
+  return write_file_at(AT_FDCWD, path, bytes);
+}
 
 Result<> write_file_at(int dir, const std::string& name, std::string_view bytes) {
   const Fd fd(openat(dir, name.c_str(), O_WRONLY | O_CLOEXEC));

@@ -28,7 +28,8 @@ Result<Fd> open_pidfd(pid_t pid);
 /// pidfd_send_signal(2). ESRCH (already ended) is success: there is nothing left to signal.
 Result<> signal_pidfd(int pidfd, int signal);
 
-/// A pair of connected AF_UNIX sockets, close-on-exec. `type` is SOCK_STREAM or SOCK_SEQPACKET, or-ed with SOCK_NONBLOCK.
+/// A pair of connected AF_UNIX sockets, close-on-exec. `type` is SOCK_STREAM or SOCK_SEQPACKET, or-ed with
+/// SOCK_NONBLOCK.
 Result<std::pair<Fd, Fd>> socket_pair(int type);
 /// pipe2(2) with O_CLOEXEC: first is read from, second written to.
 Result<std::pair<Fd, Fd>> make_pipe(int flags = 0);
@@ -40,7 +41,8 @@ struct Packet {
   std::string bytes;    ///< empty at end of stream
   std::vector<Fd> fds;  ///< close-on-exec
 };
-/// Receives one packet of at most `limit` bytes; a longer one (MSG_TRUNC) or lost descriptors (MSG_CTRUNC) are an error.
+/// Receives one packet of at most `limit` bytes; a longer one (MSG_TRUNC) or lost descriptors (MSG_CTRUNC) are an
+/// error.
 Result<Packet> receive_packet(int socket, std::size_t limit, int flags = 0);
 inline constexpr std::size_t kMaxPacketFds = 64;
 

@@ -22,7 +22,8 @@ Result<std::optional<std::string_view>> FrameDecoder::next() {
   std::size_t length = 0;
   for (std::size_t at = 0; at < kFrameHeaderBytes; ++at) length = length << 8 | static_cast<std::uint8_t>(rest[at]);
   if (length > limit_) {
-    return failure("frame", std::to_string(length) + " bytes announced, at most " + std::to_string(limit_) + " allowed");
+    return failure("frame",
+                   std::to_string(length) + " bytes announced, at most " + std::to_string(limit_) + " allowed");
   }
   if (rest.size() < kFrameHeaderBytes + length) return std::nullopt;
   start_ += kFrameHeaderBytes + length;

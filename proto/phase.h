@@ -1,5 +1,6 @@
 // What an agent's KLP channel may carry when: hello → (accepted | refused) → serving → closing → ended. A pure table;
-// control checks both directions against it, so that a hostile agent-host cannot reach code that its phase does not have.
+// control checks both directions against it, so that a hostile agent-host cannot reach code that its phase does not
+// have.
 #pragma once
 
 #include "proto/klp.pb.h"
@@ -17,12 +18,18 @@ enum class Phase {
 
 [[nodiscard]] constexpr std::string_view to_string(Phase phase) {
   switch (phase) {
-    case Phase::kHello: return "hello";
-    case Phase::kAccepted: return "accepted";
-    case Phase::kRefused: return "refused";
-    case Phase::kServing: return "serving";
-    case Phase::kClosing: return "closing";
-    case Phase::kEnded: return "ended";
+    case Phase::kHello:
+      return "hello";
+    case Phase::kAccepted:
+      return "accepted";
+    case Phase::kRefused:
+      return "refused";
+    case Phase::kServing:
+      return "serving";
+    case Phase::kClosing:
+      return "closing";
+    case Phase::kEnded:
+      return "ended";
   }
   return "?";
 }

@@ -32,7 +32,8 @@ constexpr std::array kSteps = {
     Step{"ids", [](Setup& setup) { return become_agent(setup.drop_groups); },
          "after the groups are joined, before files are made: the root's files shall belong to the agent's range"},
     Step{"dumpable", forget_host_addresses,
-         "after the id maps were written (before, an ordinary user's starter could not write them); setresuid resets it"},
+         "after the id maps were written (before, an ordinary user's starter could not write them); setresuid resets "
+         "it"},
     Step{"hostname", [](Setup& setup) { return set_host_name(setup.spec->hostname()); },
          "while CAP_SYS_ADMIN is there"},
     Step{"root", [](Setup& setup) { return build_root(*setup.spec, setup.mounts, setup.devices); },
@@ -58,7 +59,9 @@ constexpr std::array kSteps = {
 
 }  // namespace
 
-std::span<const Step> steps() { return kSteps; }
+std::span<const Step> steps() {
+  return kSteps;
+}
 
 tl::expected<void, StepFailure> apply(Setup& setup) {
   for (const Step& step : kSteps) {

@@ -47,9 +47,9 @@ bool lists(std::string_view list, std::string_view word, char separator) {
 }
 
 struct Hierarchy {
-  std::string mount;                      // where it is mounted
-  std::string own;                        // the group of this process in it, "/" or "/a/b"
-  std::vector<std::string> controllers;   // v1 only
+  std::string mount;                     // where it is mounted
+  std::string own;                       // the group of this process in it, "/" or "/a/b"
+  std::vector<std::string> controllers;  // v1 only
 };
 
 struct Hierarchies {
@@ -96,9 +96,8 @@ void read_own_groups(std::string_view table, Hierarchies& found) {
     }
     for (auto& hierarchy : found.v1) {
       const auto& names = hierarchy.controllers;
-      const bool same = std::any_of(names.begin(), names.end(), [&](const std::string& name) {
-        return lists(controllers, name, ',');
-      });
+      const bool same = std::any_of(names.begin(), names.end(),
+                                    [&](const std::string& name) { return lists(controllers, name, ','); });
       if (same) hierarchy.own = path;
     }
   });
@@ -128,7 +127,8 @@ Result<> make_group(const std::string& path) {
   return {};
 }
 
-// Groups below `path` that an earlier kaid left: it has ended (the state directory's lock says so), and its agents with it.
+// Groups below `path` that an earlier kaid left: it has ended (the state directory's lock says so), and its agents with
+// it.
 void sweep(const std::string& path) {
   const std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(path.c_str()), closedir);
   if (!directory) return;
@@ -169,7 +169,8 @@ std::uint64_t read_keyed(const std::string& path, std::string_view key) {
   std::uint64_t value = 0;
   if (!text) return value;
   for_each_line(*text, [&](std::string_view line) {
-    if (line.starts_with(key) && line.size() > key.size() && line[key.size()] == ' ') value = number(line.substr(key.size() + 1));
+    if (line.starts_with(key) && line.size() > key.size() && line[key.size()] == ' ')
+      value = number(line.substr(key.size() + 1));
   });
   return value;
 }
@@ -189,7 +190,9 @@ Result<> apply_settings(const std::string& group, const std::vector<Setting>& se
   return {};
 }
 
-std::string cpu_quota(const spec::Cgroup& limits) { return std::to_string(limits.cpu_percent() * (kCpuPeriodUs / 100)); }
+std::string cpu_quota(const spec::Cgroup& limits) {
+  return std::to_string(limits.cpu_percent() * (kCpuPeriodUs / 100));
+}
 
 std::vector<Setting> v2_settings(const spec::Cgroup& limits) {
   return {{"memory.max", std::to_string(limits.memory_bytes())},
@@ -203,9 +206,12 @@ std::vector<Setting> v1_settings(std::string_view controller, const spec::Cgroup
   if (controller == "memory") {
     const std::string bytes = std::to_string(limits.memory_bytes());
     // memsw is memory and swap together: the same number is no swap.
-    return {{"memory.limit_in_bytes", bytes}, {"memory.memsw.limit_in_bytes", bytes, true}, {"memory.swappiness", "0", true}};
+    return {{"memory.limit_in_bytes", bytes},
+            {"memory.memsw.limit_in_bytes", bytes, true},
+            {"memory.swappiness", "0", true}};
   }
-  if (controller == "cpu") return {{"cpu.cfs_period_us", std::to_string(kCpuPeriodUs)}, {"cpu.cfs_quota_us", cpu_quota(limits)}};
+  if (controller == "cpu")
+    return {{"cpu.cfs_period_us", std::to_string(kCpuPeriodUs)}, {"cpu.cfs_quota_us", cpu_quota(limits)}};
   if (controller == "pids") return {{"pids.max", std::to_string(limits.pids())}};
   return {};
 }
@@ -236,7 +242,9 @@ CgroupUsage AgentCgroup::usage() const {
   return usage;
 }
 
-Result<> AgentCgroup::kill() const { return write_file(v2_path_ + "/cgroup.kill", "1"); }
+Result<> AgentCgroup::kill() const {
+  return write_file(v2_path_ + "/cgroup.kill", "1");
+}
 
 Result<> AgentCgroup::remove() {
   v2_.reset();

@@ -51,8 +51,9 @@ class CgroupTree {
  public:
   enum class Backend { kNone, kV2, kHybrid };
 
-  /// Looks at /proc/self/cgroup and mountinfo, makes the base groups, and sweeps what an earlier kaid of the same `name`
-  /// left. Backend kNone, with the reason in why_none(), where this process may not make groups with all controllers.
+  /// Looks at /proc/self/cgroup and mountinfo, makes the base groups, and sweeps what an earlier kaid of the same
+  /// `name` left. Backend kNone, with the reason in why_none(), where this process may not make groups with all
+  /// controllers.
   static CgroupTree open(const std::string& name, bool root);
 
   [[nodiscard]] Backend backend() const { return backend_; }

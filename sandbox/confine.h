@@ -13,7 +13,8 @@ namespace kai::sandbox {
 /// Own session (and so no controlling terminal and no foreign process group) and own session keyring.
 Result<> leave_session();
 
-/// Joins each v1 group by writing 0 to its open `tasks` file, then makes the cgroup namespace: the process stands at "/".
+/// Joins each v1 group by writing 0 to its open `tasks` file, then makes the cgroup namespace: the process stands at
+/// "/".
 Result<> enter_cgroups(std::span<const Fd> v1_tasks);
 
 Result<> set_host_name(const std::string& name);
@@ -21,7 +22,8 @@ Result<> set_host_name(const std::string& name);
 /// setrlimit(2) for each entry.
 Result<> set_rlimits(const spec::SandboxSpec& spec);
 
-/// Locks securebits so that uid 0 means nothing, then empties bounding, ambient, inheritable, permitted and effective set.
+/// Locks securebits so that uid 0 means nothing, then empties bounding, ambient, inheritable, permitted and effective
+/// set.
 Result<> drop_capabilities();
 
 /// PR_SET_NO_NEW_PRIVS: no setuid, setgid or file capability gives anything any more.

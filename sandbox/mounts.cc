@@ -112,8 +112,8 @@ Result<Fd> make_tmpfs(const Tmpfs& wanted) {
   if (!context) return errno_failure("fsopen", "tmpfs");
   std::array<char, 8> mode{};
   std::snprintf(mode.data(), mode.size(), "%o", wanted.mode);
-  const std::array<std::pair<const char*, std::string>, 3> options = {{
-      {"size", std::to_string(wanted.bytes)}, {"nr_inodes", std::to_string(wanted.inodes)}, {"mode", mode.data()}}};
+  const std::array<std::pair<const char*, std::string>, 3> options = {
+      {{"size", std::to_string(wanted.bytes)}, {"nr_inodes", std::to_string(wanted.inodes)}, {"mode", mode.data()}}};
   for (const auto& [key, value] : options) {
     if (syscall(SYS_fsconfig, context.get(), FSCONFIG_SET_STRING, key, value.c_str(), 0) < 0) {
       return errno_failure("fsconfig", key);

@@ -1,6 +1,6 @@
 // The agent's file system. The starter, outside and still privileged, opens every source without following symlinks and
-// makes a detached, already restricted mount of it; the new process only moves these into a fresh tmpfs and pivots. So no
-// path of the host is resolved inside, and no source is ever writable or setuid for an instant.
+// makes a detached, already restricted mount of it; the new process only moves these into a fresh tmpfs and pivots. So
+// no path of the host is resolved inside, and no source is ever writable or setuid for an instant.
 #pragma once
 
 #include <string>
@@ -13,9 +13,9 @@
 namespace kai::sandbox {
 
 struct PreparedMount {
-  Fd mount;             ///< detached tree (open_tree(2)); invalid for the kinds that are made inside
+  Fd mount;  ///< detached tree (open_tree(2)); invalid for the kinds that are made inside
   bool directory = false;
-  bool skipped = false; ///< an optional source that this host does not have
+  bool skipped = false;  ///< an optional source that this host does not have
   std::string target;
 };
 
@@ -24,7 +24,8 @@ struct Sources {
   std::string packages_dir, program_dir, sdk_dir;
 };
 
-/// For the starter: a detached mount for each entry of the spec, in order. `descriptors` are those of DESCRIPTOR mounts.
+/// For the starter: a detached mount for each entry of the spec, in order. `descriptors` are those of DESCRIPTOR
+/// mounts.
 Result<std::vector<PreparedMount>> prepare_mounts(const spec::SandboxSpec& spec, const Sources& sources,
                                                   const std::vector<Fd>& descriptors);
 /// For the starter: /dev/null, zero, full, random and urandom.

@@ -1,8 +1,9 @@
 // Which namespaces an agent gets, who makes which, and the id maps.
 //
 // The starter, outside, makes the network namespace (and, as an ordinary user, one user namespace around everything):
-// so the agent's own user namespace owns nothing there. clone3(2) makes the other five for the agent; the cgroup namespace
-// comes last, when the process stands in its groups, for the other order would show host paths (cgroup_namespaces(7)).
+// so the agent's own user namespace owns nothing there. clone3(2) makes the other five for the agent; the cgroup
+// namespace comes last, when the process stands in its groups, for the other order would show host paths
+// (cgroup_namespaces(7)).
 #pragma once
 
 #include <sched.h>
@@ -15,7 +16,8 @@
 
 namespace kai::sandbox {
 
-inline constexpr std::uint64_t kAgentNamespaces = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
+inline constexpr std::uint64_t kAgentNamespaces =
+    CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
 
 /// The host ids of one agent: `count` from `base`; count 0 stands for the caller's own single id.
 struct IdRange {
@@ -33,8 +35,8 @@ Result<> write_id_maps(pid_t pid, const IdRange& range);
 /// Step: becomes the agent's user and group, without supplementary groups where the map allows it.
 Result<> become_agent(bool drop_groups);
 
-/// clone3(2) of the agent's process as a sibling: the keeper, parent of the caller, is the one who waits. `cgroup` is a v2
-/// directory or -1. 0 in the child, its pid in the caller.
+/// clone3(2) of the agent's process as a sibling: the keeper, parent of the caller, is the one who waits. `cgroup` is a
+/// v2 directory or -1. 0 in the child, its pid in the caller.
 Result<pid_t> clone_agent(int cgroup);
 
 }  // namespace kai::sandbox

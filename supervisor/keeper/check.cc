@@ -27,10 +27,22 @@ constexpr std::size_t kMaxFilterBytes = 4096 * 8;  // BPF_MAXINSNS instructions 
 
 // Host directories and files that a sandbox may see, read-only: the system's programs and what libc needs. Each stands
 // for itself and everything below it. None holds secrets on a system that is set up as Debian is.
-constexpr std::array<std::string_view, 16> kSystemSources = {
-    "/usr",           "/bin",         "/sbin",           "/lib",           "/lib32",          "/lib64",
-    "/libx32",        "/etc/ssl/certs", "/etc/ca-certificates", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
-    "/etc/alternatives", "/etc/localtime", "/etc/timezone", "/etc/mime.types"};
+constexpr std::array<std::string_view, 16> kSystemSources = {"/usr",
+                                                             "/bin",
+                                                             "/sbin",
+                                                             "/lib",
+                                                             "/lib32",
+                                                             "/lib64",
+                                                             "/libx32",
+                                                             "/etc/ssl/certs",
+                                                             "/etc/ca-certificates",
+                                                             "/etc/ld.so.cache",
+                                                             "/etc/ld.so.conf",
+                                                             "/etc/ld.so.conf.d",
+                                                             "/etc/alternatives",
+                                                             "/etc/localtime",
+                                                             "/etc/timezone",
+                                                             "/etc/mime.types"};
 constexpr std::array<std::string_view, 3> kProgramSources = {"kai-native-runner", "sdk/node", "sdk/python"};
 // Where nothing may be mounted: sandbox/apply makes these itself.
 constexpr std::array<std::string_view, 2> kReservedTargets = {"/proc", "/dev"};
@@ -132,7 +144,8 @@ Result<> check_limits(const spec::SandboxSpec& spec) {
     return failure("cpu limit out of bounds:", std::to_string(cgroup.cpu_percent()));
   }
   // Two: agent-host itself and its runner.
-  if (cgroup.pids() < 2 || cgroup.pids() > kMaxPids) return failure("pids limit out of bounds:", std::to_string(cgroup.pids()));
+  if (cgroup.pids() < 2 || cgroup.pids() > kMaxPids)
+    return failure("pids limit out of bounds:", std::to_string(cgroup.pids()));
   return check_rlimits(spec);
 }
 

@@ -1,5 +1,5 @@
-// What the keeper believes of a spec that control sent: nothing. These limits are compiled in; control cannot change them,
-// so that a control that was taken over still cannot get more than an agent gets.
+// What the keeper believes of a spec that control sent: nothing. These limits are compiled in; control cannot change
+// them, so that a control that was taken over still cannot get more than an agent gets.
 #pragma once
 
 #include <string>

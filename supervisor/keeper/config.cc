@@ -20,7 +20,9 @@ std::string environment(const char* name) {
   return value != nullptr ? value : "";
 }
 
-std::string home() { return environment("HOME").empty() ? "/" : environment("HOME"); }
+std::string home() {
+  return environment("HOME").empty() ? "/" : environment("HOME");
+}
 
 std::string xdg(const char* variable, const char* below_home) {
   const std::string value = environment(variable);
@@ -32,7 +34,8 @@ std::string place(const std::string& path, const YAML::Mark& mark) {
 }
 
 Result<std::string> text(const std::string& path, const std::string& key, const YAML::Node& node) {
-  if (!node.IsScalar() || node.Scalar().empty()) return failure(place(path, node.Mark()) + ": " + key + " must be a text");
+  if (!node.IsScalar() || node.Scalar().empty())
+    return failure(place(path, node.Mark()) + ": " + key + " must be a text");
   return node.Scalar();
 }
 
@@ -92,9 +95,10 @@ Result<> refuse_policies(const std::string& directory, bool named_by_operator) {
   }
   while (const dirent* entry = readdir(entries.get())) {
     if (std::string_view(entry->d_name).ends_with(".yaml")) {
-      return failure(directory + "/" + entry->d_name +
-                     ": this version of kaid has only the built-in policy and does not read operator policies; move the "
-                     "file away to start without it");
+      return failure(
+          directory + "/" + entry->d_name +
+          ": this version of kaid has only the built-in policy and does not read operator policies; move the "
+          "file away to start without it");
     }
   }
   return {};
@@ -122,9 +126,9 @@ Result<Config> load_config(const CommandLine& given, bool root) {
   if (config.runtime_dir.empty()) {
     config.default_runtime_dir = true;
     const std::string session = environment("XDG_RUNTIME_DIR");
-    config.runtime_dir = root                        ? "/run/kai"
+    config.runtime_dir = root                       ? "/run/kai"
                          : session.starts_with('/') ? session + "/kai"
-                                                     : "/tmp/kai-" + std::to_string(geteuid());
+                                                    : "/tmp/kai-" + std::to_string(geteuid());
   }
   return config;
 }

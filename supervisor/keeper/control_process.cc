@@ -74,10 +74,12 @@ Result<> enter_view(const Config& config, const Programs& programs) {
 
 Result<> give_up_privilege(const Identity& identity) {
   if (setgroups(0, nullptr) < 0) return errno_failure("setgroups");
-  if (setresgid(identity.control_gid, identity.control_gid, identity.control_gid) < 0) return errno_failure("setresgid");
+  if (setresgid(identity.control_gid, identity.control_gid, identity.control_gid) < 0)
+    return errno_failure("setresgid");
   // Kept across the change of ids only so that the bounding set can be emptied after it.
   if (prctl(PR_SET_KEEPCAPS, 1) < 0) return errno_failure("prctl", "PR_SET_KEEPCAPS");
-  if (setresuid(identity.control_uid, identity.control_uid, identity.control_uid) < 0) return errno_failure("setresuid");
+  if (setresuid(identity.control_uid, identity.control_uid, identity.control_uid) < 0)
+    return errno_failure("setresuid");
   return sandbox::drop_capabilities();
 }
 

@@ -1,5 +1,5 @@
-// Starts kai-control without privilege: as root, an own uid and gid, no capabilities, and a mount namespace that holds the
-// system read-only, and of kaid only the state and the runtime directory, at the same paths as on the host.
+// Starts kai-control without privilege: as root, an own uid and gid, no capabilities, and a mount namespace that holds
+// the system read-only, and of kaid only the state and the runtime directory, at the same paths as on the host.
 #pragma once
 
 #include <sys/types.h>

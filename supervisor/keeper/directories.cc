@@ -71,8 +71,8 @@ Result<Fd> lock_state(const std::string& state_dir) {
     if (errno != EWOULDBLOCK) return errno_failure("flock", path);
     auto holder = read_all(lock.get(), 64);
     const std::string pid = holder ? holder->substr(0, holder->find('\n')) : "";
-    return failure("another kaid" + (pid.empty() ? "" : " (pid " + pid + ")") + " uses the state directory " + state_dir +
-                   "; stop that one, or give this one another --state-dir");
+    return failure("another kaid" + (pid.empty() ? "" : " (pid " + pid + ")") + " uses the state directory " +
+                   state_dir + "; stop that one, or give this one another --state-dir");
   }
   if (ftruncate(lock.get(), 0) < 0) return errno_failure("ftruncate", path);
   if (auto done = write_all(lock.get(), std::to_string(getpid()) + "\n"); !done) return tl::unexpected(done.error());
@@ -93,7 +93,8 @@ Identity find_identity() {
 
 Result<Locks> prepare_directories(Config& config, const Identity& identity) {
   if (auto done = make_parents(config.state_dir); !done) return tl::unexpected(done.error());
-  if (auto done = own_directory(config.state_dir, 0711, geteuid(), getegid()); !done) return tl::unexpected(done.error());
+  if (auto done = own_directory(config.state_dir, 0711, geteuid(), getegid()); !done)
+    return tl::unexpected(done.error());
   auto state = absolute(config.state_dir);
   if (!state) return tl::unexpected(state.error());
   config.state_dir = *state;

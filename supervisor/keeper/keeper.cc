@@ -2,8 +2,8 @@
 
 #include <signal.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,15 +23,15 @@ namespace {
 constexpr std::size_t kMaxRequestBytes = 64 << 10;
 constexpr std::size_t kMaxAgents = 4096;
 constexpr std::size_t kMaxReplies = 4 * kMaxAgents;
-constexpr auto kStopDeadline = std::chrono::seconds(30);     // control's own deadlines are shorter
+constexpr auto kStopDeadline = std::chrono::seconds(30);  // control's own deadlines are shorter
 constexpr auto kSetUpDeadline = std::chrono::seconds(10);
 constexpr auto kControlWindow = std::chrono::seconds(60);
-constexpr std::size_t kControlDeaths = 5;                    // in that window: something is broken for good
+constexpr std::size_t kControlDeaths = 5;  // in that window: something is broken for good
 constexpr int kWatchdogMs = 250;
 constexpr int kDyingGroupMs = 20;
 
-// Agents' id ranges: 1,024 ids each from 0x70000000, above every range that Debian, systemd or containers use, and below
-// 2^31, where some programs stop to understand uids.
+// Agents' id ranges: 1,024 ids each from 0x70000000, above every range that Debian, systemd or containers use, and
+// below 2^31, where some programs stop to understand uids.
 constexpr std::uint32_t kUidBase = 0x70000000;
 constexpr std::uint32_t kUidsPerAgent = 1024;
 constexpr std::uint32_t kUidSlots = (0x7FFF0000 - kUidBase) / kUidsPerAgent;
@@ -45,7 +45,9 @@ std::string instance_name(const std::string& state_dir) {
   return name.data();
 }
 
-void say(const std::string& line) { std::fprintf(stderr, "kaid: %s\n", line.c_str()); }
+void say(const std::string& line) {
+  std::fprintf(stderr, "kaid: %s\n", line.c_str());
+}
 
 }  // namespace
 
@@ -120,7 +122,8 @@ void Keeper::dispatch(int fd) {
 
 int Keeper::next_timeout_ms() const {
   if (!dying_groups_.empty()) return kDyingGroupMs;
-  const bool setting_up = std::any_of(agents_.begin(), agents_.end(), [](const auto& entry) { return entry.second.request != 0; });
+  const bool setting_up =
+      std::any_of(agents_.begin(), agents_.end(), [](const auto& entry) { return entry.second.request != 0; });
   if (refill_wanted_ && !setting_up) return 0;
   const bool watching = cgroups_.backend() == sandbox::CgroupTree::Backend::kNone && !agents_.empty();
   if (watching || setting_up || stop_deadline_) return kWatchdogMs;
@@ -152,7 +155,8 @@ void Keeper::on_tick() {
   }
 }
 
-// ── control ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── control
+// ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 Result<> Keeper::launch_control() {
   auto started = start_control(config_, identity_, programs_);
@@ -256,8 +260,8 @@ void Keeper::on_control_packet() {
   }
 }
 
-// Agents do not outlive control yet (adoption comes with the supervision issue): they are ended, and the next control starts
-// those that are desired running.
+// Agents do not outlive control yet (adoption comes with the supervision issue): they are ended, and the next control
+// starts those that are desired running.
 void Keeper::on_control_exit() {
   siginfo_t info{};
   (void)waitid(P_PIDFD, static_cast<id_t>(control_.pidfd.get()), &info, WEXITED | __WALL);
@@ -284,7 +288,8 @@ void Keeper::on_control_exit() {
   }
 }
 
-// ── starting an agent ──────────────────────────────────────────────────────────────────────────────────────────────────
+// ── starting an agent
+// ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 void Keeper::on_spawn(std::uint64_t id, const Spawn& spawn, std::vector<Fd> fds) {
   const auto refuse = [&](const char* why) { fail(id, "request", Error{why, 0, ""}); };
@@ -293,7 +298,8 @@ void Keeper::on_spawn(std::uint64_t id, const Spawn& spawn, std::vector<Fd> fds)
   if (agents_.size() >= kMaxAgents) return refuse("too many agents");
   if (agents_.contains(spawn.instance())) return refuse("the instance is in use");
   if (identity_.root) {
-    const bool taken = std::any_of(agents_.begin(), agents_.end(), [&](const auto& entry) { return entry.second.uid_slot == spawn.uid_slot(); });
+    const bool taken = std::any_of(agents_.begin(), agents_.end(),
+                                   [&](const auto& entry) { return entry.second.uid_slot == spawn.uid_slot(); });
     if (spawn.uid_slot() >= kUidSlots || taken) return refuse("the id range is in use or does not exist");
   }
   Agent& agent = agents_[spawn.instance()];
@@ -353,7 +359,8 @@ Result<> Keeper::begin_spawn(Agent& agent, const Fd& spec_fd, std::vector<Fd> fd
   job.set_sdk_dir(programs_.sdk);
   if (auto sent = send_packet(agent.starter.channel.get(), job.SerializeAsString(), packet); !sent) return sent;
   epoll_event event{.events = EPOLLIN, .data = {.fd = agent.starter.channel.get()}};
-  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, agent.starter.channel.get(), &event) < 0) return errno_failure("epoll_ctl");
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, agent.starter.channel.get(), &event) < 0)
+    return errno_failure("epoll_ctl");
   instance_of_[agent.starter.channel.get()] = agent.instance;
   return {};
 }
@@ -371,7 +378,8 @@ void Keeper::on_report(Agent& agent) {
     case starter::Report::kVerified:
       return on_verified(agent);
     default:
-      return set_up_failed(agent, report.failure().step(), Error{report.failure().detail(), report.failure().errno_value(), ""});
+      return set_up_failed(agent, report.failure().step(),
+                           Error{report.failure().detail(), report.failure().errno_value(), ""});
   }
 }
 
@@ -426,13 +434,15 @@ void Keeper::set_up_failed(Agent& agent, const std::string& step, const Error& e
   release(agent);
 }
 
-// ── agents ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── agents
+// ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 void Keeper::on_agent_exit(Agent& agent) {
   // What it reported before is waiting on the channel and comes first, one at a time: not waited for, it calls again.
   if (agent.request != 0) return on_report(agent);
   siginfo_t info{};
-  if (waitid(P_PIDFD, static_cast<id_t>(agent.pidfd.get()), &info, WEXITED | WNOHANG | __WALL) < 0 || info.si_pid == 0) return;
+  if (waitid(P_PIDFD, static_cast<id_t>(agent.pidfd.get()), &info, WEXITED | WNOHANG | __WALL) < 0 || info.si_pid == 0)
+    return;
   Reply message;
   auto* exited = message.mutable_exited();
   exited->set_instance(agent.instance);
@@ -492,13 +502,15 @@ void Keeper::on_usage(std::uint64_t id, std::uint64_t instance) {
 
 void Keeper::watch_memory() {
   for (auto& [instance, agent] : agents_) {
-    if (agent.pid == 0 || agent.watchdog_kills > 0 || tree_usage(agent.pid).memory_bytes <= agent.memory_limit) continue;
+    if (agent.pid == 0 || agent.watchdog_kills > 0 || tree_usage(agent.pid).memory_bytes <= agent.memory_limit)
+      continue;
     agent.watchdog_kills = 1;
     kill(agent);
   }
 }
 
-// ── signals and the end ────────────────────────────────────────────────────────────────────────────────────────────────
+// ── signals and the end
+// ────────────────────────────────────────────────────────────────────────────────────────────────
 
 void Keeper::on_signal() {
   signalfd_siginfo info{};

@@ -39,9 +39,9 @@ class Keeper {
   /// One agent, from its request until its processes and groups are gone.
   struct Agent {
     std::uint64_t instance = 0;
-    std::uint64_t request = 0;       // of its Spawn, until that is answered
+    std::uint64_t request = 0;  // of its Spawn, until that is answered
     std::uint32_t uid_slot = 0;
-    Starter starter;                 // until set-up is over
+    Starter starter;  // until set-up is over
     pid_t pid = 0;
     Fd pidfd;
     std::optional<sandbox::AgentCgroup> cgroup;
@@ -102,11 +102,11 @@ class Keeper {
   Fd epoll_, signals_;
   ControlProcess control_;
   bool control_ready_ = false;
-  std::deque<std::string> replies_;                   // that the channel had no room for
+  std::deque<std::string> replies_;  // that the channel had no room for
   std::deque<Clock::time_point> control_deaths_;
-  std::map<std::uint64_t, Agent> agents_;             // by instance
-  std::map<int, std::uint64_t> instance_of_;          // by descriptor in the epoll: starter channel or pidfd
-  std::vector<sandbox::AgentCgroup> dying_groups_;    // rmdir said EBUSY: the kernel still lets go
+  std::map<std::uint64_t, Agent> agents_;           // by instance
+  std::map<int, std::uint64_t> instance_of_;        // by descriptor in the epoll: starter channel or pidfd
+  std::vector<sandbox::AgentCgroup> dying_groups_;  // rmdir said EBUSY: the kernel still lets go
   std::optional<Clock::time_point> stop_deadline_;
   bool refill_wanted_ = true;
   int exit_status_ = 0;

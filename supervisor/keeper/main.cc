@@ -42,7 +42,8 @@ int serve(const kai::keeper::CommandLine& given) {
   }
   const auto programs = find_programs();
   if (!programs) {
-    std::fprintf(stderr, "kaid: its other programs are not where they should be: %s\n", programs.error().message().c_str());
+    std::fprintf(stderr, "kaid: its other programs are not where they should be: %s\n",
+                 programs.error().message().c_str());
     return 1;
   }
   const auto locks = prepare_directories(*config, identity);
@@ -73,12 +74,23 @@ int main(int argc, char** argv) {
   opterr = 0;
   for (int option = 0; (option = getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
     switch (option) {
-      case 'c': given.config = optarg; break;
-      case 's': given.state_dir = optarg; break;
-      case 'r': given.runtime_dir = optarg; break;
-      case 'v': std::puts("kaid " KAI_VERSION); return 0;
-      case 'h': std::fputs(kHelp, stdout); return 0;
-      default: return usage_error("unknown option, or one without its value");
+      case 'c':
+        given.config = optarg;
+        break;
+      case 's':
+        given.state_dir = optarg;
+        break;
+      case 'r':
+        given.runtime_dir = optarg;
+        break;
+      case 'v':
+        std::puts("kaid " KAI_VERSION);
+        return 0;
+      case 'h':
+        std::fputs(kHelp, stdout);
+        return 0;
+      default:
+        return usage_error("unknown option, or one without its value");
     }
   }
   if (optind != argc) return usage_error("takes no arguments");

@@ -1,5 +1,5 @@
-// sd_notify(3)'s protocol: one datagram to the socket that the service manager named. Own code, as libsystemd would bring
-// compression and more into the only privileged process for these few lines.
+// sd_notify(3)'s protocol: one datagram to the socket that the service manager named. Own code, as libsystemd would
+// bring compression and more into the only privileged process for these few lines.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
-// Starters: kai-agent-host processes that stand ready, freshly exec'd (own address layout, nothing of the keeper's memory)
-// and already in their network namespace. Each makes one agent, as a child of the keeper, and exits.
+// Starters: kai-agent-host processes that stand ready, freshly exec'd (own address layout, nothing of the keeper's
+// memory) and already in their network namespace. Each makes one agent, as a child of the keeper, and exits.
 #pragma once
 
 #include <sys/types.h>
