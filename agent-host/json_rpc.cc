@@ -39,8 +39,6 @@ void LineDecoder::feed(std::string_view bytes) {
     scanned_ -= start_;
     start_ = 0;
   }
-  // A big line's memory goes back when it has been dealt with.
-  if (buffer_.empty() && buffer_.capacity() > 4 * kReadBytes) buffer_ = std::string();
   buffer_ += bytes;
 }
 
@@ -53,7 +51,14 @@ std::optional<std::string_view> LineDecoder::next() {
     overlong_ = true;
     return std::nullopt;
   }
-  if (end == std::string::npos) return std::nullopt;
+  if (end == std::string::npos) {
+    // A big line's memory goes back when all has been dealt with.
+    if (length == 0 && buffer_.capacity() > 4 * kReadBytes) {
+      std::string().swap(buffer_);
+      start_ = scanned_ = 0;
+    }
+    return std::nullopt;
+  }
   const auto line = std::string_view(buffer_).substr(start_, length);
   start_ = end + 1;
   return line;

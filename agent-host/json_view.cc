@@ -1,69 +1,20 @@
 #include "agent-host/json_view.h"
 
+#include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <cstddef>
-#include <vector>
-
-#include <nlohmann/json.hpp>
+#include <cstdlib>
 
 #include "agent-host/limits.h"
+#include "base/json_check.h"
 
 namespace kai {
 namespace {
 
-/// nlohmann's SAX interface: accepts everything but depth, and keeps the last scalar for the one who asked for it.
-class Checker {
- public:
-  std::string text;
-  double number = 0;
+static_assert(kMaxJsonDepth == kMaxCheckedJsonDepth);
 
-  bool null() { return true; }
-  bool boolean(bool) { return true; }
-  bool number_integer(std::int64_t value) {
-    number = static_cast<double>(value);
-    return true;
-  }
-  bool number_unsigned(std::uint64_t value) {
-    number = static_cast<double>(value);
-    return true;
-  }
-  bool number_float(double value, const std::string&) {
-    number = value;
-    return true;
-  }
-  bool string(std::string& value) {
-    if (keep_text_) text = std::move(value);
-    return true;
-  }
-  bool binary(std::vector<std::uint8_t>&) { return false; }  // not JSON
-  bool start_object(std::size_t) { return ++depth_ <= kMaxJsonDepth; }
-  bool start_array(std::size_t) { return ++depth_ <= kMaxJsonDepth; }
-  bool key(std::string&) { return true; }
-  bool end_object() {
-    --depth_;
-    return true;
-  }
-  bool end_array() {
-    --depth_;
-    return true;
-  }
-  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) { return false; }
-
-  explicit Checker(bool keep_text) : keep_text_(keep_text) {}
-
- private:
-  bool keep_text_;
-  int depth_ = 0;
-};
-
-bool check(std::string_view text, Checker& checker) {
-  // The parser takes a NUL for the end of its input, and skips a byte order mark: both would make its idea of the text
-  // another one than ours.
-  if (text.empty() || text.find('\0') != std::string_view::npos || text.front() == '\xEF') return false;
-  return nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &checker);
-}
-
-// What follows relies on check(): brackets match, strings end.
+// What follows relies on is_json(): brackets match, strings end, escapes are whole.
 
 bool is_space(char c) {
   return c == ' ' || c == '\t' || c == '\n' || c == '\r';
@@ -75,12 +26,11 @@ std::string_view skip_space(std::string_view text) {
 }
 
 std::size_t string_length(std::string_view text) {
-  for (std::size_t at = 1; at < text.size(); ++at) {
-    if (text[at] == '\\') {
-      ++at;
-    } else if (text[at] == '"') {
-      return at + 1;
-    }
+  for (std::size_t at = text.find('"', 1); at != std::string_view::npos; at = text.find('"', at + 1)) {
+    // The quote is the end unless it is escaped: an odd number of backslashes stands before it.
+    std::size_t first = at;
+    while (text[first - 1] == '\\') --first;
+    if ((at - first) % 2 == 0) return at + 1;
   }
   return text.size();
 }
@@ -112,13 +62,60 @@ std::string_view take(std::string_view& text, std::size_t length) {
   return taken;
 }
 
+void append_utf8(std::string& out, std::uint32_t point) {
+  const auto put = [&](std::uint32_t byte) { out += static_cast<char>(static_cast<std::uint8_t>(byte)); };
+  if (point < 0x80) return put(point);
+  if (point < 0x800) {
+    put(0xC0 | point >> 6);
+  } else if (point < 0x10000) {
+    put(0xE0 | point >> 12);
+    put(0x80 | (point >> 6 & 0x3F));
+  } else {
+    put(0xF0 | point >> 18);
+    put(0x80 | (point >> 12 & 0x3F));
+    put(0x80 | (point >> 6 & 0x3F));
+  }
+  put(0x80 | (point & 0x3F));
+}
+
+/// The four digits of a \\uNNNN that `text` begins with; nullopt: it begins with something else.
+std::optional<std::uint32_t> code_unit(std::string_view text) {
+  if (text.size() < 6 || text[0] != '\\' || text[1] != 'u') return std::nullopt;
+  std::uint32_t unit = 0;
+  std::from_chars(text.data() + 2, text.data() + 6, unit, 16);
+  return unit;
+}
+
+/// Takes one escape from the front of `text`; false: half of a surrogate pair, which no UTF-8 can say.
+bool take_escape(std::string_view& text, std::string& out) {
+  constexpr std::string_view kNames = "bfnrt";
+  constexpr std::string_view kMeanings = "\b\f\n\r\t";
+  const auto unit = code_unit(text);
+  if (!unit) {
+    const std::size_t known = kNames.find(text[1]);
+    out += known == std::string_view::npos ? text[1] : kMeanings[known];
+    text.remove_prefix(2);
+    return true;
+  }
+  text.remove_prefix(6);
+  if (*unit < 0xD800 || *unit > 0xDFFF) {
+    append_utf8(out, *unit);
+    return true;
+  }
+  const auto low = code_unit(text);
+  if (*unit > 0xDBFF || !low || *low < 0xDC00 || *low > 0xDFFF) return false;
+  text.remove_prefix(6);
+  append_utf8(out, 0x10000 + ((*unit - 0xD800) << 10) + (*low - 0xDC00));
+  return true;
+}
+
 }  // namespace
 
 std::optional<JsonView> JsonView::parse(std::string_view text) {
-  Checker checker(false);
-  if (!check(text, checker)) return std::nullopt;
-  const std::string_view rest = skip_space(text);
-  return JsonView(rest.substr(0, value_length(rest)));
+  if (!is_json(text)) return std::nullopt;
+  text = skip_space(text);
+  while (is_space(text.back())) text.remove_suffix(1);
+  return JsonView(text);
 }
 
 std::optional<JsonView> JsonView::member(std::string_view name) const {
@@ -132,17 +129,22 @@ std::optional<JsonView> JsonView::member(std::string_view name) const {
 
 std::optional<std::string> JsonView::string() const {
   if (!is_string()) return std::nullopt;
-  if (text_.find('\\') == std::string_view::npos) return std::string(text_.substr(1, text_.size() - 2));
-  Checker checker(true);
-  if (!check(text_, checker)) return std::nullopt;
-  return std::move(checker.text);
+  std::string_view rest = text_.substr(1, text_.size() - 2);
+  std::string decoded;
+  while (!rest.empty()) {
+    const std::size_t plain = std::min(rest.find('\\'), rest.size());
+    decoded += rest.substr(0, plain);
+    rest.remove_prefix(plain);
+    if (!rest.empty() && !take_escape(rest, decoded)) return std::nullopt;
+  }
+  return decoded;
 }
 
 std::optional<double> JsonView::number() const {
   if (text_.front() != '-' && (text_.front() < '0' || text_.front() > '9')) return std::nullopt;
-  Checker checker(false);
-  if (!check(text_, checker)) return std::nullopt;
-  return checker.number;
+  const double value = std::strtod(std::string(text_).c_str(), nullptr);
+  if (!std::isfinite(value)) return std::nullopt;
+  return value;
 }
 
 std::optional<std::uint64_t> JsonView::unsigned_integer() const {

@@ -1,4 +1,4 @@
-// JSON that an agent wrote, read without building a tree: nlohmann's parser checks the text once, then values are views
+// JSON that an agent wrote, read without building a tree: base/json_check looks at the text once, then values are views
 // into it. So a payload passes through byte for byte (no number loses digits, no key changes place), nothing is
 // recursive, and a hostile line of a million empty objects costs its own length and no more.
 #pragma once
@@ -26,7 +26,8 @@ class JsonView {
 
   /// Of an object; of several with one name the last, as JavaScript and Python read it.
   [[nodiscard]] std::optional<JsonView> member(std::string_view name) const;
-  /// nullopt where the value is of another type. An integer is also refused when its text has a fraction or exponent.
+  /// nullopt where the value is of another type; a string also where it has half of a surrogate pair, a number where it
+  /// is beyond double, an integer where its text has a fraction or exponent.
   [[nodiscard]] std::optional<std::string> string() const;
   [[nodiscard]] std::optional<double> number() const;
   [[nodiscard]] std::optional<std::uint64_t> unsigned_integer() const;

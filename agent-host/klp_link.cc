@@ -43,20 +43,20 @@ void KlpLink::receive() {
     closed_ = true;
     return;
   }
-  decoder_.feed(std::string_view(bytes.data(), static_cast<std::size_t>(count)));
+  decoder_->feed(std::string_view(bytes.data(), static_cast<std::size_t>(count)));
 }
 
 std::optional<klp::Envelope> KlpLink::next() {
   if (closed_) return std::nullopt;
-  const auto frame = decoder_.next();
+  const auto frame = decoder_->next();
   if (!frame) {
     closed_ = true;
     return std::nullopt;
   }
   if (!*frame) {
     // A big frame's memory goes back when it has been dealt with.
-    if (big_ && !decoder_.mid_frame()) {
-      decoder_ = FrameDecoder(kMaxFrameBytes + kEnvelopeOverheadBytes);
+    if (big_ && !decoder_->mid_frame()) {
+      decoder_.emplace(kFrameLimit);
       big_ = false;
     }
     return std::nullopt;

@@ -32,9 +32,11 @@ class KlpLink {
   std::optional<klp::Envelope> next();
 
  private:
+  static constexpr std::size_t kFrameLimit = kMaxFrameBytes + kEnvelopeOverheadBytes;
+
   Fd socket_;
-  FrameDecoder decoder_{kMaxFrameBytes + kEnvelopeOverheadBytes};
-  bool big_ = false;  // the decoder's buffer has grown
+  std::optional<FrameDecoder> decoder_{kFrameLimit};  // always there; made anew to let go of a big buffer
+  bool big_ = false;                                  // the decoder's buffer has grown
   Outbox outbox_;
   bool closed_ = false;
 };

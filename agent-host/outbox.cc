@@ -30,11 +30,8 @@ bool Outbox::flush(int socket) {
     start_ += static_cast<std::size_t>(count);
   }
   start_ = 0;
-  if (buffer_.capacity() > 4 * kReadBytes) {
-    buffer_ = std::string();
-  } else {
-    buffer_.clear();
-  }
+  buffer_.clear();
+  if (buffer_.capacity() > 4 * kReadBytes) std::string().swap(buffer_);  // an assignment would keep the capacity
   return true;
 }
 

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 
 namespace kai {
@@ -44,6 +45,14 @@ bool drives_a_terminal(std::uint32_t value) {
 
 bool is_utf8(std::string_view bytes) {
   while (!bytes.empty()) {
+    // Most text is ASCII: eight bytes at a time.
+    std::uint64_t word = 0;
+    while (bytes.size() >= sizeof word) {
+      std::memcpy(&word, bytes.data(), sizeof word);
+      if ((word & 0x8080808080808080U) != 0) break;
+      bytes.remove_prefix(sizeof word);
+    }
+    if (bytes.empty()) return true;
     const std::size_t length = decode(bytes).length;
     if (length == 0) return false;
     bytes.remove_prefix(length);

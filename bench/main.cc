@@ -63,8 +63,8 @@ void measure_starts(ControlClient& client, const Agents& agents, const std::stri
   print_figure(bare);
   print_figure(bwrap);
   for (const auto& [kind, figure] : kinds) print_figure(figure);
-  print_ratio(kinds["exec"], bwrap);
-  print_ratio(kinds["exec"], bare);
+  print_ratio("kai exec / bwrap", kinds["exec"], bwrap);
+  print_ratio("kai exec / bare", kinds["exec"], bare);
 }
 
 /// A JSON string of so many bytes.
@@ -87,7 +87,7 @@ void measure_round_trips(ControlClient& client, const std::string& agent, std::s
   }
   print_figure(raw);
   print_figure(kai);
-  print_ratio(kai, raw);
+  print_ratio("kai / raw", kai, raw);
 }
 
 void measure_throughput(ControlClient& client, const std::string& agent) {

@@ -27,10 +27,10 @@ void print_figure(const Figure& figure) {
   std::fflush(stdout);
 }
 
-void print_ratio(const Figure& figure, const Figure& other) {
+void print_ratio(const std::string& name, const Figure& figure, const Figure& other) {
   if (figure.samples.empty() || other.samples.empty()) return;
-  std::printf("%-36s median %9.2f      min %9.2f\n", (figure.name + " / " + other.name).c_str(),
-              figure.median() / other.median(), figure.minimum() / other.minimum());
+  std::printf("%-36s median %9.2f      min %9.2f\n", ("  ratio " + name).c_str(), figure.median() / other.median(),
+              figure.minimum() / other.minimum());
   std::fflush(stdout);
 }
 

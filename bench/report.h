@@ -21,7 +21,7 @@ struct Figure {
 };
 
 void print_figure(const Figure& figure);
-/// "name: median is 0.45 of OTHER's (0.43 of its minimum)"
-void print_ratio(const Figure& figure, const Figure& other);
+/// How many times `other` it is, by medians and by minima.
+void print_ratio(const std::string& name, const Figure& figure, const Figure& other);
 
 }  // namespace kai::bench

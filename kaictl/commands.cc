@@ -210,7 +210,7 @@ Outcome<Answer> version(const Context& context) {
   control::Request request;
   request.mutable_version();
   const auto options = call_options(context, "its version", context.timeout.value_or(kLookUpLimit));
-  const auto answer = ask(context, request, options, {}, "{}");
+  auto answer = ask(context, request, options, {}, "{}");
   if (!answer && answer.error().exit_code != kExitUnreachable) return answer;
   nlohmann::ordered_json document = {{"kaictl", KAI_VERSION}};
   std::string text = std::string("kaictl ") + KAI_VERSION + "\n";

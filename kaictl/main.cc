@@ -172,6 +172,11 @@ int print(const Outcome<Answer>& answer, kai::OutputFormat format) {
   return kai::kExitDone;
 }
 
+bool knows(const CLI::App& app, const std::string& command) {
+  const auto all = app.get_subcommands([](const CLI::App*) { return true; });
+  return std::any_of(all.begin(), all.end(), [&](const CLI::App* known) { return known->check_name(command); });
+}
+
 /// CLI11 could not make sense of the line, or was asked for help.
 int explain(const CLI::App& app, const CLI::ParseError& error, const kai::Arguments& arguments) {
   if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
@@ -179,7 +184,7 @@ int explain(const CLI::App& app, const CLI::ParseError& error, const kai::Argume
   failure.exit_code = arguments.command == "run" ? kai::kExitRunFailed : kai::kExitUsage;
   failure.code = "INVALID";
   failure.message = error.what();
-  if (!arguments.command.empty() && app.get_subcommand_no_throw(arguments.command) == nullptr) {
+  if (!arguments.command.empty() && !knows(app, arguments.command)) {
     failure.message = "there is no command " + arguments.command;
     failure.hint = "See: kaictl --help";
     return kai::report(failure, arguments.format);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -102,16 +101,18 @@ std::string table(const std::vector<Row>& rows) {
   return text;
 }
 
-std::string or_dash(std::string text) {
+std::string or_dash(const std::string& text) {
   return text.empty() ? "-" : text;
 }
 
 /// "key        value" of a status block; nothing where there is no value.
 void append_field(std::string& out, std::string_view key, const std::string& value) {
   if (value.empty()) return;
-  std::array<char, 32> label;
-  std::snprintf(label.data(), label.size(), "  %-11s ", std::string(key).c_str());
-  out += label.data() + value + "\n";
+  constexpr std::size_t kKeyWidth = 12;
+  out += "  ";
+  out += key;
+  out.append(kKeyWidth - std::min(key.size(), kKeyWidth), ' ');
+  out += value + "\n";
 }
 
 std::string health_text(const Json& health) {
@@ -191,7 +192,8 @@ std::string list_text(std::string_view json) {
     const std::string desired = text_of(agent, "desired");
     // Only what is not as the operator wants it needs a word.
     if (state != desired && desired == "running") state += " (should run)";
-    rows.push_back({text_of(agent, "id"), text_of(agent, "version"), state, or_dash(duration_of(agent, "uptime")),
+    rows.push_back({text_of(agent, "id"), text_of(agent, "version"), state,
+                    or_dash(text_of(agent, "uptime") == "0" ? "" : duration_of(agent, "uptime")),
                     or_dash(text_of(agent, "restarts")), or_dash(text_of(agent, "policy")), text_of(agent, "name")});
   }
   return table(rows);
@@ -204,7 +206,8 @@ std::string status_text(std::string_view json) {
   if (const std::string version = text_of(status, "version"); !version.empty()) text += " " + version;
   text += ": " + or_dash(text_of(status, "state")) + " (" + text_of(status, "status") + ")\n";
   append_field(text, "desired", text_of(status, "desired"));
-  append_field(text, "uptime", duration_of(status, "uptime"));
+  // 0: it does not run
+  if (text_of(status, "uptime") != "0") append_field(text, "uptime", duration_of(status, "uptime"));
   append_field(text, "pid", text_of(status, "pid"));
   append_field(text, "health", health_text(member(status, "health")));
   const Json crashes = member(status, "crashes");

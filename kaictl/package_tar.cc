@@ -100,7 +100,7 @@ Outcome<> Packer::pack_one(int directory, const std::string& name, const std::st
     return unreadable(path, Error{"fstatat", errno, ""});
   }
   const Entry entry(archive_entry_new());
-  archive_entry_set_pathname_utf8(entry.get(), path.c_str());
+  archive_entry_copy_pathname(entry.get(), path.c_str());
   archive_entry_set_mtime(entry.get(), 0, 0);
   archive_entry_set_uid(entry.get(), 0);
   archive_entry_set_gid(entry.get(), 0);
@@ -121,7 +121,7 @@ Outcome<> Packer::pack_one(int directory, const std::string& name, const std::st
 }
 
 Outcome<> Packer::pack_file(int directory, const std::string& name, archive_entry* entry, const struct stat& info) {
-  const std::string path = archive_entry_pathname_utf8(entry);
+  const std::string path = archive_entry_pathname(entry);
   // O_NONBLOCK: a FIFO put in the file's place meanwhile must not hold us.
   const Fd file(openat(directory, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   if (!file) return unreadable(path, Error{"openat", errno, ""});
@@ -153,21 +153,21 @@ Outcome<> Packer::pack_file(int directory, const std::string& name, archive_entr
 }
 
 Outcome<> Packer::pack_link(int directory, const std::string& name, archive_entry* entry) {
-  const std::string path = archive_entry_pathname_utf8(entry);
+  const std::string path = archive_entry_pathname(entry);
   std::array<char, PATH_MAX> target;
   const ssize_t length = readlinkat(directory, name.c_str(), target.data(), target.size());
   if (length < 0) return unreadable(path, Error{"readlinkat", errno, ""});
   const std::string text(target.data(), static_cast<std::size_t>(length));
   if (!is_utf8(text)) return fail("INVALID", "the target of the link " + shown(path) + " is not UTF-8", "Rename it");
   archive_entry_set_filetype(entry, AE_IFLNK);
-  archive_entry_set_symlink_utf8(entry, text.c_str());
+  archive_entry_copy_symlink(entry, text.c_str());
   return write_header(entry);
 }
 
 Outcome<> Packer::write_header(archive_entry* entry) {
   // ARCHIVE_WARN is fatal too: a name that could not be stored as it is would be another name for kaid.
   if (archive_write_header(writer_.get(), entry) == ARCHIVE_OK) return {};
-  return local_failure("cannot pack " + shown(archive_entry_pathname_utf8(entry)),
+  return local_failure("cannot pack " + shown(archive_entry_pathname(entry)),
                        Error{archive_error_string(writer_.get()), 0, ""});
 }
 
@@ -182,8 +182,9 @@ Outcome<Fd> pack_opened(Fd directory, const std::string& shown_as, const Package
   Writer writer(archive_write_new());
   archive_write_set_format_pax_restricted(writer.get());
   archive_write_add_filter_none(writer.get());
-  // Names and link targets are UTF-8, whatever this process's locale is.
-  archive_write_set_options(writer.get(), "hdrcharset=UTF-8");
+  // Names are stored as the bytes that they are (checked to be UTF-8): libarchive 3.6 would convert them from this
+  // process's locale, and crashes where that is C.
+  archive_write_set_options(writer.get(), "hdrcharset=BINARY");
   if (archive_write_open_fd(writer.get(), memory.get()) != ARCHIVE_OK) {
     return local_failure("cannot pack " + shown_as, Error{archive_error_string(writer.get()), 0, ""});
   }

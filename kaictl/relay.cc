@@ -142,19 +142,26 @@ Outcome<RunEnd> Relay::run() {
 Outcome<> Relay::wait() {
   std::array<pollfd, 5> waiting = {{{client_.fd(), POLLIN, 0}, {signal_fd_, POLLIN, 0}}};
   for (std::size_t at = 0; at < flows_.size(); ++at) {
-    waiting[at + 2] = {flows_[at].open() ? flows_[at].poll_fd() : -1, flows_[at].poll_events(), 0};
+    // Nothing that the program says is shown before kaid's word that it runs: whoever reads it may answer with a
+    // signal.
+    const bool flowing = started_ && flows_[at].open();
+    waiting[at + 2] = {flowing ? flows_[at].poll_fd() : -1, flows_[at].poll_events(), 0};
   }
   const auto left = std::chrono::ceil<Milliseconds>(deadline_ - Clock::now()).count();
   if (poll(waiting.data(), waiting.size(), started_ ? -1 : static_cast<int>(std::max<std::int64_t>(left, 0))) < 0) {
     return {};  // EINTR
   }
-  for (std::size_t at = 0; at < flows_.size(); ++at) {
-    if (waiting[at + 2].revents != 0) flows_[at].advance();
+  // kaid's word first: a signal that comes after the program was started is the program's.
+  if (waiting[0].revents != 0) {
+    if (auto taken = take_responses(); !taken || end_) return taken;
   }
   if (waiting[1].revents != 0) {
     if (auto passed = pass_signal(); !passed || end_) return passed;
   }
-  return waiting[0].revents != 0 ? take_responses() : Outcome<>();
+  for (std::size_t at = 0; at < flows_.size(); ++at) {
+    if (waiting[at + 2].revents != 0) flows_[at].advance();
+  }
+  return {};
 }
 
 Outcome<> Relay::take_responses() {

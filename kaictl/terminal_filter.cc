@@ -35,13 +35,13 @@ std::string escape_lines(std::string_view bytes) {
 std::string TerminalFilter::feed(std::string_view bytes) {
   waiting_ += bytes;
   const std::size_t tail = unfinished_tail(waiting_);
-  const std::string text = escape_lines(std::string_view(waiting_).substr(0, waiting_.size() - tail));
+  std::string text = escape_lines(std::string_view(waiting_).substr(0, waiting_.size() - tail));
   waiting_.erase(0, waiting_.size() - tail);
   return text;
 }
 
 std::string TerminalFilter::finish() {
-  const std::string text = escape_lines(waiting_);
+  std::string text = escape_lines(waiting_);
   waiting_.clear();
   return text;
 }

@@ -61,7 +61,7 @@ void set_limits(spec::SandboxSpec& spec, const Policy& policy) {
       {RLIMIT_NOFILE, limits.open_files},
       {RLIMIT_NPROC, limits.processes},  // per user namespace: holds even where there is no pids cgroup
       {RLIMIT_MSGQUEUE, 0},
-      {RLIMIT_MEMLOCK, 64 * 1024},  // a few keys
+      {RLIMIT_MEMLOCK, 64ULL << 10},  // a few keys
       {RLIMIT_NICE, 0},
       {RLIMIT_RTPRIO, 0},
       {RLIMIT_SIGPENDING, 1024},  // queued signals and POSIX timers are kernel memory
@@ -76,18 +76,6 @@ void set_limits(spec::SandboxSpec& spec, const Policy& policy) {
   spec.mutable_cgroup()->set_cpu_percent(policy.cpu_limit_percent);
   spec.mutable_cgroup()->set_pids(limits.processes);
   for (const std::string& layer : policy.degrade) spec.add_degrade(layer);
-}
-
-/// Sets NAME=VALUE, in place of the same NAME: twice would mean one thing to getenv and another to a shell.
-void set_variable(spec::SandboxSpec& spec, const std::string& variable) {
-  const std::string name = variable.substr(0, variable.find('=') + 1);
-  auto& all = *spec.mutable_env();
-  const auto same = std::find_if(all.begin(), all.end(), [&](const auto& set) { return set.starts_with(name); });
-  if (same != all.end()) {
-    *same = variable;
-  } else {
-    spec.add_env(variable);
-  }
 }
 
 /// What every sandbox has: id, limits, system mounts, environment.
@@ -139,6 +127,10 @@ std::vector<std::string> command(const Manifest& manifest, const Policy& policy,
 void set_environment(spec::SandboxSpec& spec, const Manifest& manifest) {
   const bool runner = manifest.runtime.protocol == Protocol::kRunner;
   if (runner) spec.add_env("KAI_RUNNER_FD=3");
+  // This /proc hides the processors from node: its SDK tells os.cpus() how many the limit is worth.
+  if (runner && manifest.runtime.kind == RuntimeKind::kNode) {
+    spec.add_env("KAI_CPUS=" + std::to_string(std::max(1U, (spec.cgroup().cpu_percent() + 99) / 100)));
+  }
   std::string python_path(kPythonSdkDir);
   for (const std::string& variable : manifest.runtime.env) {
     constexpr std::string_view kPythonPath = "PYTHONPATH=";
@@ -197,6 +189,15 @@ void decide_network(const NetworkPolicy& network, Compiled& compiled) {
        "no network yet: egress is not in this version, the agent has only its own loopback"});
 }
 
+void decide_files(const FileAccessPolicy& files, const Policy& policy, Compiled& compiled) {
+  for (std::size_t at = 0; at < files.allowed_paths.size(); ++at) {
+    compiled.trimmed.push_back(
+        {"/security/fileAccess/allowedPaths/" + std::to_string(at), files.allowed_paths[at],
+         "backed by memory in this version, " + std::to_string(policy.limits.disk_mb) +
+             " MB for all of them, and empty at each start: keep nothing there that has to last"});
+  }
+}
+
 void decide_memory(Compiled& compiled) {
   compiled.trimmed.push_back(
       {"/memory", "a memory store",
@@ -204,6 +205,17 @@ void decide_memory(Compiled& compiled) {
 }
 
 }  // namespace
+
+void set_variable(spec::SandboxSpec& spec, const std::string& variable) {
+  const std::string name = variable.substr(0, variable.find('=') + 1);
+  auto& all = *spec.mutable_env();
+  const auto same = std::find_if(all.begin(), all.end(), [&](const auto& set) { return set.starts_with(name); });
+  if (same != all.end()) {
+    *same = variable;
+  } else {
+    spec.add_env(variable);
+  }
+}
 
 Result<Compiled> compile(const Manifest& manifest, const Policy& policy, const Package& package) {
   if (!manifest.security.sandbox && policy.sandbox) {
@@ -242,6 +254,7 @@ Result<Compiled> compile(const Manifest& manifest, const Policy& policy, const P
   set_environment(spec, manifest);
   spec.set_cwd(package.directory.empty() ? "/tmp" : std::string(kPackageDir));
 
+  decide_files(files, policy, compiled);
   decide_memory(compiled);
   decide_permissions(manifest, policy, compiled);
   decide_network(manifest.security.network, compiled);

@@ -37,6 +37,9 @@ Result<Compiled> compile(const Manifest& manifest, const Policy& policy, const P
 spec::SandboxSpec compile_run(const std::string& id, const Policy& policy, const std::vector<std::string>& argv,
                               const std::vector<std::string>& env);
 
+/// Sets NAME=VALUE, in place of the same NAME: twice would mean one thing to getenv and another to a shell.
+void set_variable(spec::SandboxSpec& spec, const std::string& variable);
+
 /// One system call that a profile allows, as data from policies/profiles/*.yaml (every rule has a reason there).
 struct SyscallRule {
   enum class Action { kAllow, kErrno };
@@ -53,7 +56,7 @@ struct SyscallRule {
 };
 struct SeccompProfile {
   std::string name;
-  std::vector<SyscallRule> rules;  // whatever is not named is refused with EPERM
+  std::vector<SyscallRule> rules;  // whatever is not named is refused with EPERM; calls newer than Linux 5.17: ENOSYS
 };
 
 /// base, node, python, native (design.md). nullptr: no such profile.

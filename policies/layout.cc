@@ -113,7 +113,8 @@ std::string private_directory_name(std::string_view path) {
       name += c;
     } else {
       std::array<char, 4> escaped;
-      std::snprintf(escaped.data(), escaped.size(), "_%02x", static_cast<unsigned>(static_cast<unsigned char>(c)));
+      (void)std::snprintf(escaped.data(), escaped.size(), "_%02x",
+                          static_cast<unsigned>(static_cast<unsigned char>(c)));
       name += escaped.data();
     }
   }
@@ -122,7 +123,7 @@ std::string private_directory_name(std::string_view path) {
   std::uint64_t hash = 0xcbf29ce484222325U;
   for (const char c : path) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
   std::array<char, 20> suffix;
-  std::snprintf(suffix.data(), suffix.size(), "-%016llx", static_cast<unsigned long long>(hash));
+  (void)std::snprintf(suffix.data(), suffix.size(), "-%016llx", static_cast<unsigned long long>(hash));
   return name.substr(0, kLongest - 17) + suffix.data();
 }
 

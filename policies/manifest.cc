@@ -119,7 +119,7 @@ FileAccessPolicy read_files(const Place& place, Faults& faults) {
   FileAccessPolicy files;
   ObjectReader object(place, {"allowedPaths", "readOnly", "tempFileAccess"}, faults);
   if (const auto field = object.required("allowedPaths")) {
-    files.allowed_paths = read_list(*field, 64, 1024, allowed_path_fault, faults);
+    files.allowed_paths = read_list(*field, 32, 1024, allowed_path_fault, faults);
   }
   if (const auto field = object.required("readOnly")) assign(files.read_only, read_bool(*field, faults));
   if (const auto field = object.required("tempFileAccess")) assign(files.temp_file_access, read_bool(*field, faults));

@@ -102,11 +102,12 @@ inline constexpr int kMaxManifestDepth = 32;
 
 struct ManifestResult {
   std::optional<Manifest> manifest;   ///< there when errors is empty
-  std::vector<ManifestError> errors;  ///< all of them, in document order of the pointers
+  std::vector<ManifestError> errors;  ///< all (at most 200, then how many more), in document order of the pointers
 };
 
-/// Parses and validates JSON, or YAML where `text` does not start with '{'. `entry_required`: false for run --manifest.
-/// Whether the entry file exists and is a regular file inside the package is the package store's check.
+/// Parses and validates JSON, or YAML (at most 64 KiB) where `text` does not start with '{'. `entry_required`: false
+/// for run --manifest. Whether the entry file exists and is a regular file inside the package is the package store's
+/// check.
 ManifestResult parse_manifest(std::string_view text, bool entry_required = true);
 
 /// The published JSON Schema (draft 2020-12) of a manifest: docs/schema/manifest.schema.json, as text.

@@ -184,6 +184,7 @@ const char* domain_fault(std::string_view text) {
 const char* allowed_path_fault(std::string_view text) {
   if (text.empty() || text[0] != '/') return "must be an absolute path (inside the sandbox)";
   if (text == "/") return "must not be /, which is read-only in every sandbox";
+  if (text.size() > 1024) return "must have at most 1024 bytes";  // the keeper's limit on a mount's target
   if (const char* fault = components_fault(text.substr(1))) return fault;
   constexpr std::array<std::string_view, 14> kOwn = {"agent", "bin",   "boot",   "dev",          "etc",  "kai",  "lib",
                                                      "lib32", "lib64", "libx32", "node_modules", "proc", "sbin", "sys"};

@@ -91,7 +91,6 @@ Json* DocumentBuilder::place(Json value) {
 
 bool DocumentBuilder::value(Json value) {
   place(std::move(value));
-  complete_ = stack_.empty();
   return true;
 }
 
@@ -121,7 +120,6 @@ bool DocumentBuilder::key(std::string name) {
 
 bool DocumentBuilder::end() {
   stack_.pop_back();
-  complete_ = stack_.empty();
   return true;
 }
 
@@ -145,9 +143,9 @@ std::vector<std::size_t> DocumentBuilder::order() const {
   return positions;
 }
 
-void parse_json(std::string_view text, DocumentBuilder& builder, Faults& faults) {
+bool parse_json(std::string_view text, DocumentBuilder& builder, Faults& faults) {
   JsonEvents events(text, builder, faults);
-  Json::sax_parse(text.begin(), text.end(), &events);
+  return Json::sax_parse(text.begin(), text.end(), &events);
 }
 
 std::optional<Json> read_document(std::string_view text, Faults& faults) {
@@ -168,12 +166,8 @@ std::optional<Json> read_document(std::string_view text, Faults& faults) {
     return std::nullopt;
   }
   DocumentBuilder builder(faults);
-  if (text[start] == '{') {
-    parse_json(text, builder, faults);
-  } else {
-    parse_yaml(text, builder, faults);
-  }
-  if (!builder.complete()) return std::nullopt;
+  const bool json = text[start] == '{';
+  if (!(json ? parse_json(text, builder, faults) : parse_yaml(text, builder, faults))) return std::nullopt;
   return builder.take();
 }
 

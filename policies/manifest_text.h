@@ -26,7 +26,6 @@ class DocumentBuilder {
   /// Adds a fault at the value that comes next. Always false.
   bool stop(std::string message);
 
-  [[nodiscard]] bool complete() const { return complete_; }
   Json take() { return std::move(root_); }
 
  private:
@@ -45,11 +44,10 @@ class DocumentBuilder {
   Faults& faults_;
   Json root_;
   std::vector<Frame> stack_;  // its frames do not move: reserved for the greatest depth
-  bool complete_ = false;
 };
 
-/// The parsers; both leave the document in `builder` or add a fault.
-void parse_json(std::string_view text, DocumentBuilder& builder, Faults& faults);
-void parse_yaml(std::string_view text, DocumentBuilder& builder, Faults& faults);
+/// The parsers: false, and a fault, where the text is no document.
+bool parse_json(std::string_view text, DocumentBuilder& builder, Faults& faults);
+bool parse_yaml(std::string_view text, DocumentBuilder& builder, Faults& faults);
 
 }  // namespace kai::manifest

@@ -16,8 +16,7 @@
 namespace kai::manifest {
 namespace {
 
-// yaml-cpp's scanner is slower than linear on hostile text (many open flow collections): 64 KiB keeps the worst below a
-// second. A manifest has a few; a larger one can be JSON.
+// A manifest has a few KB. The bound keeps what yaml-cpp makes of the most hostile text that was tried below 100 ms.
 constexpr std::size_t kMaxYamlBytes = 64 << 10;
 
 /// Thrown out of a handler to stop the parser; the fault has been added.
@@ -121,12 +120,12 @@ class YamlEvents final : public YAML::EventHandler {
 
 }  // namespace
 
-void parse_yaml(std::string_view text, DocumentBuilder& builder, Faults& faults) {
+bool parse_yaml(std::string_view text, DocumentBuilder& builder, Faults& faults) {
   if (text.size() > kMaxYamlBytes) {
     faults.add("", {},
                "has " + std::to_string(text.size()) + " bytes of YAML, at most " + std::to_string(kMaxYamlBytes) +
                    " are allowed: write it as JSON");
-    return;
+    return false;
   }
   std::istringstream stream{std::string(text)};
   YamlEvents events(builder, faults);
@@ -134,16 +133,18 @@ void parse_yaml(std::string_view text, DocumentBuilder& builder, Faults& faults)
     YAML::Parser parser(stream);
     if (!parser.HandleNextDocument(events)) {
       faults.add("", {}, "is empty");
-      return;
+      return false;
     }
-    if (parser) faults.add("", {}, "has more than one YAML document");
+    if (!parser) return true;
+    faults.add("", {}, "has more than one YAML document");
   } catch (const Stopped&) {
-    return;
+    // The fault has been added.
   } catch (const YAML::Exception& error) {
     faults.add("", {},
                "is not valid YAML at line " + std::to_string(error.mark.line + 1) + ", column " +
                    std::to_string(error.mark.column + 1) + ": " + shown(error.msg));
   }
+  return false;
 }
 
 }  // namespace kai::manifest

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -216,6 +217,18 @@ std::vector<Setting> v1_settings(std::string_view controller, const spec::Cgroup
   return {};
 }
 
+// v1's own way to be told (Documentation/admin-guide/cgroup-v1/memory.rst, 10. OOM Control).
+Result<Fd> watch_oom(const std::string& group) {
+  Fd event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!event) return errno_failure("eventfd");
+  const std::string path = group + "/memory.oom_control";
+  const Fd control(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!control) return errno_failure("open", path);
+  const std::string line = std::to_string(event.get()) + " " + std::to_string(control.get());
+  if (auto done = write_file(group + "/cgroup.event_control", line); !done) return tl::unexpected(done.error());
+  return event;
+}
+
 }  // namespace
 
 CgroupUsage AgentCgroup::usage() const {
@@ -249,6 +262,7 @@ Result<> AgentCgroup::kill() const {
 Result<> AgentCgroup::remove() {
   v2_.reset();
   v1_tasks_.clear();
+  oom_event_.reset();
   for (const auto& [controller, path] : v1_paths_) {
     if (rmdir(path.c_str()) < 0 && errno != ENOENT) return errno_failure("rmdir", path);
   }
@@ -344,6 +358,10 @@ Result<AgentCgroup> CgroupTree::create(const std::string& leaf, const spec::Cgro
       if (!made) continue;
       group.v1_tasks_.emplace_back(::open((path + "/tasks").c_str(), O_WRONLY | O_CLOEXEC));
       if (!group.v1_tasks_.back()) return errno_failure("open", path + "/tasks");
+      if (controller != "memory") continue;
+      auto event = watch_oom(path);
+      if (!event) return tl::unexpected(event.error());
+      group.oom_event_ = std::move(*event);
     }
     group.v2_.reset(::open(group.v2_path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     return group.v2_ ? Result<>{} : errno_failure("open", group.v2_path_);

@@ -31,6 +31,9 @@ class AgentCgroup {
   [[nodiscard]] int v2_fd() const { return v2_.get(); }
   /// `tasks` files of the v1 groups, to be written `0` to by the process itself.
   [[nodiscard]] const std::vector<Fd>& v1_tasks() const { return v1_tasks_; }
+  /// Readable when the tree ran into its memory limit and the kernel ended one process of it: v1 cannot end the whole
+  /// tree, as memory.oom.group does on v2, so that is left to whoever watches this. -1: not needed.
+  [[nodiscard]] int oom_event_fd() const { return oom_event_.get(); }
 
   [[nodiscard]] CgroupUsage usage() const;
   /// SIGKILL to every process in the tree (cgroup.kill, Linux 5.14).
@@ -44,6 +47,7 @@ class AgentCgroup {
   std::vector<std::pair<std::string, std::string>> v1_paths_;  // controller, path
   Fd v2_;
   std::vector<Fd> v1_tasks_;
+  Fd oom_event_;
 };
 
 /// The keeper's own place in the hierarchies.

@@ -24,7 +24,9 @@ function readMoment(payload: Record<string, unknown>, field: string): Moment {
   const text = payload[field];
   const date = typeof text === 'string' ? parseISO(text) : undefined;
   if (typeof text !== 'string' || date === undefined || !isValid(date)) {
-    throw new Error(`${field} must be an ISO 8601 date and time, such as 2026-05-04T13:00:00Z; got ${JSON.stringify(text)}`);
+    throw new Error(
+      `${field} must be an ISO 8601 date and time, such as 2026-05-04T13:00:00Z; got ${JSON.stringify(text)}`,
+    );
   }
   return { text, date };
 }

@@ -33,7 +33,7 @@ class ProfileReader {
 
   /// The rules as C++ initializers; `name` gets the profile's name.
   std::string read(std::string& name) {
-    const YAML::Node document = YAML::LoadFile(file_);
+    const YAML::Node document = load();
     check_keys(document, {"name", "include", "rules"});
     name = text(document, "name");
     if (name != std::filesystem::path(file_).stem()) fail(document["name"], "name differs from the file's");
@@ -42,15 +42,21 @@ class ProfileReader {
       if (found == known_.end()) fail(include, "no profile " + include.as<std::string>() + " before this one");
       out_ << found->second;
     }
-    if (!document["rules"].IsSequence()) fail(document, "rules is not a list");
+    if (!document["rules"] || !document["rules"].IsSequence()) fail(document, "rules is not a list");
     for (const YAML::Node& rule : document["rules"]) read_rule(rule);
     return out_.str();
   }
 
  private:
+  YAML::Node load() const try { return YAML::LoadFile(file_); } catch (const YAML::Exception& error) {
+    throw std::runtime_error(file_ + ":" + std::to_string(error.mark.line + 1) + ": error: " + error.msg);
+  }
+
   [[noreturn]] void fail(const YAML::Node& node, const std::string& message) const {
     throw std::runtime_error(file_ + ":" + std::to_string(node.Mark().line + 1) + ": error: " + message);
   }
+
+  static bool is_filled_list(const YAML::Node& node) { return node && node.IsSequence() && node.size() > 0; }
 
   void check_keys(const YAML::Node& map, const std::set<std::string>& allowed) const {
     if (!map.IsMap()) fail(map, "not a mapping");
@@ -84,7 +90,7 @@ class ProfileReader {
     condition.index = node["arg"] ? node["arg"].as<unsigned>() : 6;
     if (condition.index > 5) fail(node, "arg is not 0 to 5");
     condition.mask = node["mask"] ? constant(node["mask"]) : "0xffffffff";
-    if (!node["in"].IsSequence() || node["in"].size() == 0) fail(node, "in is not a list of values");
+    if (!is_filled_list(node["in"])) fail(node, "in is not a list of values");
     for (const YAML::Node& value : node["in"]) condition.values.push_back(constant(value));
     return condition;
   }
@@ -100,13 +106,14 @@ class ProfileReader {
       std::vector<std::string> longer;
       for (const std::string& before : alternatives) {
         for (const std::string& value : condition.values) {
-          longer.push_back(before + "argument(" + std::to_string(condition.index) + ", " + condition.mask + ", " +
-                           value + "), ");
+          std::ostringstream all;
+          all << before << "argument(" << condition.index << ", " << condition.mask << ", " << value << "), ";
+          longer.push_back(all.str());
         }
       }
       alternatives = std::move(longer);
     }
-    if (!rule["calls"].IsSequence() || rule["calls"].size() == 0) fail(rule, "calls is not a list of system calls");
+    if (!is_filled_list(rule["calls"])) fail(rule, "calls is not a list of system calls");
     for (const YAML::Node& call : rule["calls"]) {
       const auto name = call.as<std::string>();
       if (seccomp_syscall_resolve_name(name.c_str()) == __NR_SCMP_ERROR) fail(call, "unknown system call " + name);
@@ -148,24 +155,24 @@ SyscallRule::Argument argument(unsigned index, std::uint64_t mask, std::uint64_t
 int main(int argc, char** argv) try {
   if (argc < 3) throw std::runtime_error("usage: kai-generate-profiles OUTPUT.cc PROFILE.yaml...");
   std::map<std::string, std::string> rules;
-  std::string tables = kHead;
-  std::string list;
+  std::ostringstream tables;
+  std::ostringstream list;
+  tables << kHead;
   for (int at = 2; at < argc; ++at) {
     std::string name;
     const std::string body = ProfileReader(argv[at], rules).read(name);
     rules[name] = body;
-    tables += "SeccompProfile make_" + name + "() {\n  return {\"" + name + "\", {\n" + body + "  }};\n}\n\n";
-    list += " make_" + name + "(),";
+    tables << "SeccompProfile make_" << name << "() {\n  return {\"" << name << "\", {\n" << body << "  }};\n}\n\n";
+    list << " make_" << name << "(),";
   }
-  tables +=
-      "}  // namespace\n\nconst std::vector<SeccompProfile>& all_profiles() {\n"
-      "  static const std::vector<SeccompProfile> profiles = {" +
-      list + "};\n  return profiles;\n}\n\n}  // namespace kai\n";
+  tables << "}  // namespace\n\nconst std::vector<SeccompProfile>& all_profiles() {\n"
+         << "  static const std::vector<SeccompProfile> profiles = {" << list.str() << "};\n"
+         << "  return profiles;\n}\n\n}  // namespace kai\n";
   std::ofstream file(argv[1], std::ios::trunc);
-  file << tables;
+  file << tables.str();
   if (!file.flush()) throw std::runtime_error(std::string("cannot write ") + argv[1]);
   return 0;
 } catch (const std::exception& error) {
-  std::fprintf(stderr, "%s\n", error.what());
+  (void)std::fprintf(stderr, "%s\n", error.what());
   return 1;
 }

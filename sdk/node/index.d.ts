@@ -129,9 +129,25 @@ export interface KLPErrorBody {
 }
 
 export type KLPErrorCode =
-  | 'NOT_FOUND' | 'NOT_RUNNING' | 'QUARANTINED' | 'DENIED' | 'INVALID' | 'UNKNOWN_CAPABILITY' | 'TOO_LARGE' | 'BUSY'
-  | 'TIMEOUT' | 'EXPIRED' | 'REPLAY' | 'BAD_SIGNATURE' | 'AGENT_ERROR' | 'AGENT_CRASHED' | 'UPGRADING'
-  | 'QUOTA_EXCEEDED' | 'CONFLICT' | 'UNAVAILABLE' | 'INTERNAL';
+  | 'NOT_FOUND'
+  | 'NOT_RUNNING'
+  | 'QUARANTINED'
+  | 'DENIED'
+  | 'INVALID'
+  | 'UNKNOWN_CAPABILITY'
+  | 'TOO_LARGE'
+  | 'BUSY'
+  | 'TIMEOUT'
+  | 'EXPIRED'
+  | 'REPLAY'
+  | 'BAD_SIGNATURE'
+  | 'AGENT_ERROR'
+  | 'AGENT_CRASHED'
+  | 'UPGRADING'
+  | 'QUOTA_EXCEEDED'
+  | 'CONFLICT'
+  | 'UNAVAILABLE'
+  | 'INTERNAL';
 
 // ---- hooks ------------------------------------------------------------------------------------------------------
 

@@ -62,7 +62,9 @@ void Agent::start_at_boot() {
   static_cast<void>(apply(Event::kStart));
 }
 
-void Agent::shut_down() { static_cast<void>(apply(Event::kStop)); }
+void Agent::shut_down() {
+  static_cast<void>(apply(Event::kStop));
+}
 
 void Agent::set_desired(Desired desired) {
   if (row_.desired == desired) return;
@@ -98,17 +100,28 @@ void Agent::enter(State state) {
 
 void Agent::carry_out(Effect effect) {
   switch (effect) {
-    case Effect::kNone: return;
-    case Effect::kSpawn: return spawn();
-    case Effect::kStopInstance: return instance_->stop(environment_.policy.deadlines.stop);
-    case Effect::kArmBackoff: return arm_backoff();
-    case Effect::kThenStart: follow_up_ = Event::kStart; return;
-    case Effect::kThenStop: follow_up_.reset(); return;
-    case Effect::kThenTerminate: follow_up_ = Event::kTerminate; return;
+    case Effect::kNone:
+      return;
+    case Effect::kSpawn:
+      return spawn();
+    case Effect::kStopInstance:
+      return instance_->stop(environment_.policy.deadlines.stop);
+    case Effect::kArmBackoff:
+      return arm_backoff();
+    case Effect::kThenStart:
+      follow_up_ = Event::kStart;
+      return;
+    case Effect::kThenStop:
+      follow_up_.reset();
+      return;
+    case Effect::kThenTerminate:
+      follow_up_ = Event::kTerminate;
+      return;
     case Effect::kFollowUp:
       if (follow_up_) static_cast<void>(apply(*std::exchange(follow_up_, std::nullopt)));
       return;
-    case Effect::kRemove: return;  // Agents::unregister: this object goes with it
+    case Effect::kRemove:
+      return;  // Agents::unregister: this object goes with it
   }
 }
 
@@ -127,8 +140,8 @@ void Agent::spawn() {
   start_asked_at_ = monotonic_ms();
   const auto sandbox = prepared();
   if (!sandbox) return refuse_spawn(sandbox.error().message());
-  output_ = std::make_unique<OutputPipes>(environment_.loop, environment_.log, row_.id,
-                                          environment_.policy.limits.log_lines);
+  output_ =
+      std::make_unique<OutputPipes>(environment_.loop, environment_.log, row_.id, environment_.policy.limits.log_lines);
   auto descriptors = output_->open();
   if (!descriptors) return refuse_spawn(descriptors.error().message());
   instance_ = std::make_unique<Instance>(environment_.loop, environment_.keeper, **sandbox, row_.uid_slot,
@@ -165,7 +178,8 @@ void Agent::on_activated() {
                          {{"pid", instance_->pid()}, {"setupUs", instance_->setup_us()}});
   for (const std::string& layer : instance_->degraded()) {
     environment_.log.write(LogLevel::kWarn, row_.id, "kai.degraded",
-                           "it runs without a layer that this machine cannot give; see 'kaictl doctor'", {{"layer", layer}});
+                           "it runs without a layer that this machine cannot give; see 'kaictl doctor'",
+                           {{"layer", layer}});
   }
 }
 
@@ -203,7 +217,9 @@ void Agent::on_ended(const End& end) {
     const bool asked = state_ == State::kStopping || end.clean();
     instance_->channel()->fail_all({asked ? "NOT_RUNNING" : "AGENT_CRASHED",
                                     "agent '" + row_.id + "' ended before it answered: " + end.message,
-                                    {}, {}, !asked});
+                                    {},
+                                    {},
+                                    !asked});
   }
   const Event event = judge(end);
   health_.reset();
@@ -227,11 +243,12 @@ Event Agent::judge(const End& end) {
   if (!came_up && !automatic_) return Event::kGaveUp;
   if (!environment_.policy.auto_restart) return Event::kGaveUp;
   if (!restart_policy_.exhausted(now)) return Event::kCrashed;
-  environment_.log.write(LogLevel::kError, row_.id, "error",
-                         "it crashed more than maxCrashes times within crashWindow and is not started again; "
-                         "when its fault is mended: kaictl start " + row_.id,
-                         {{"maxCrashes", environment_.policy.max_crashes},
-                          {"crashWindowMs", environment_.policy.crash_window.count()}});
+  environment_.log.write(
+      LogLevel::kError, row_.id, "error",
+      "it crashed more than maxCrashes times within crashWindow and is not started again; "
+      "when its fault is mended: kaictl start " +
+          row_.id,
+      {{"maxCrashes", environment_.policy.max_crashes}, {"crashWindowMs", environment_.policy.crash_window.count()}});
   return Event::kGaveUp;
 }
 
@@ -273,7 +290,9 @@ std::int64_t Agent::uptime_ms() const {
   return up ? monotonic_ms() - up_since_ : 0;
 }
 
-std::uint32_t Agent::crashes() const { return restart_policy_.crashes(monotonic_ms()); }
+std::uint32_t Agent::crashes() const {
+  return restart_policy_.crashes(monotonic_ms());
+}
 
 void Agent::send(std::string capability, std::string payload, std::chrono::milliseconds deadline,
                  KlpChannel::Answer answer) {
@@ -283,7 +302,8 @@ void Agent::send(std::string capability, std::string payload, std::chrono::milli
   }
   const auto& known = manifest_.capabilities;
   if (manifest_.runtime.protocol == Protocol::kNone) {
-    return answer(refuse("UNKNOWN_CAPABILITY", "agent '" + row_.id + "' takes no messages: its runtime.protocol is none"));
+    return answer(
+        refuse("UNKNOWN_CAPABILITY", "agent '" + row_.id + "' takes no messages: its runtime.protocol is none"));
   }
   if (std::find(known.begin(), known.end(), capability) == known.end()) {
     return answer(refuse("UNKNOWN_CAPABILITY", "agent '" + row_.id + "' has no capability '" + capability + "'",
@@ -297,7 +317,9 @@ void Agent::send(std::string capability, std::string payload, std::chrono::milli
   instance_->channel()->request(std::move(capability), std::move(payload), deadline, std::move(answer));
 }
 
-bool Agent::idle() const { return state_ == State::kRegistered || at_rest(state_); }
+bool Agent::idle() const {
+  return state_ == State::kRegistered || at_rest(state_);
+}
 
 void Agent::replace(RegisteredAgent row, Manifest manifest) {
   row_ = std::move(row);
@@ -311,7 +333,7 @@ void Agent::health(std::chrono::milliseconds deadline, std::function<void(std::s
 }
 
 void Agent::wait(Goal goal, std::chrono::milliseconds timeout, Done done) {
-  Waiter& waiter = waiters_.emplace_back(Waiter{goal, std::move(done), Timer(environment_.loop)});
+  Waiter& waiter = waiters_.emplace_back(goal, std::move(done), environment_.loop);
   const auto place = std::prev(waiters_.end());
   waiter.timer.start(timeout, [this, place] {
     const Done late = std::move(place->done);
@@ -356,18 +378,30 @@ std::optional<Outcome<>> Agent::outcome_of(Goal goal) const {
 }
 
 Failure Agent::start_failure() const {
-  Failure failure{"AGENT_CRASHED", "agent '" + row_.id + "' did not start", "See 'kaictl logs " + row_.id + "'", {}, false};
+  Failure failure{
+      "AGENT_CRASHED", "agent '" + row_.id + "' did not start", "See 'kaictl logs " + row_.id + "'", {}, false};
   if (!last_end_) return failure;
   failure.message += ": " + last_end_->message;
   failure.details_json = R"({"lastEnd":)" + to_json(*last_end_) + "}";
   switch (last_end_->cause) {
-    case Cause::kSetup: failure.code = "INTERNAL"; break;
-    case Cause::kHelloRefused: failure.code = "DENIED"; break;
+    case Cause::kSetup:
+      failure.code = "INTERNAL";
+      break;
+    case Cause::kHelloRefused:
+      failure.code = "DENIED";
+      break;
     case Cause::kHelloTimeout:
-    case Cause::kHung: failure.code = "TIMEOUT"; break;
-    case Cause::kStopped: failure.code = "NOT_RUNNING"; break;
-    case Cause::kExit: failure.code = "AGENT_ERROR"; break;
-    default: break;
+    case Cause::kHung:
+      failure.code = "TIMEOUT";
+      break;
+    case Cause::kStopped:
+      failure.code = "NOT_RUNNING";
+      break;
+    case Cause::kExit:
+      failure.code = "AGENT_ERROR";
+      break;
+    default:
+      break;
   }
   return failure;
 }

@@ -63,6 +63,7 @@ class Agent {
 
  private:
   struct Waiter {
+    Waiter(Goal wanted, Done action, EventLoop& loop) : goal(wanted), done(std::move(action)), timer(loop) {}
     Goal goal;
     Done done;
     Timer timer;

@@ -13,9 +13,13 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 // Strings that came from outside may not be UTF-8; a document never fails for it.
-std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
-const char* desired_name(const Agent& agent) { return agent.row().desired == Desired::kRunning ? "running" : "stopped"; }
+const char* desired_name(const Agent& agent) {
+  return agent.row().desired == Desired::kRunning ? "running" : "stopped";
+}
 
 void append_member(std::string& json, std::string_view name, std::string_view text) {
   if (json.size() > 1) json += ',';
@@ -42,10 +46,14 @@ std::string base64(std::string_view bytes) {
 
 std::string_view type_name(klp::Type type) {
   switch (type) {
-    case klp::REQUEST: return "request";
-    case klp::EVENT: return "event";
-    case klp::ERROR: return "error";
-    default: return "response";
+    case klp::REQUEST:
+      return "request";
+    case klp::EVENT:
+      return "event";
+    case klp::ERROR:
+      return "error";
+    default:
+      return "response";
   }
 }
 
@@ -78,12 +86,9 @@ std::string list_document(const Agents& agents, const Policy& policy) {
 }
 
 std::string status_document(const Agent& agent, const Policy& policy, std::string_view health) {
-  Json json = {{"id", agent.row().id},
-               {"status", status_of(agent.state())},
-               {"state", to_string(agent.state())},
-               {"desired", desired_name(agent)},
-               {"version", agent.row().active.version},
-               {"uptime", agent.uptime_ms()}};
+  Json json = {
+      {"id", agent.row().id},           {"status", status_of(agent.state())},    {"state", to_string(agent.state())},
+      {"desired", desired_name(agent)}, {"version", agent.row().active.version}, {"uptime", agent.uptime_ms()}};
   const Instance* instance = agent.instance();
   if (instance != nullptr && instance->pid() != 0) json["pid"] = instance->pid();
   std::string text = dump(json);

@@ -46,16 +46,26 @@ End start_failed_end(const EndFacts& facts, bool signaled, int code) {
 
 std::string_view to_string(Cause cause) {
   switch (cause) {
-    case Cause::kExit: return "exit";
-    case Cause::kSignal: return "signal";
-    case Cause::kOom: return "oom";
-    case Cause::kPids: return "pids";
-    case Cause::kSeccomp: return "seccomp";
-    case Cause::kHung: return "hung";
-    case Cause::kSetup: return "setup";
-    case Cause::kHelloRefused: return "hello_refused";
-    case Cause::kHelloTimeout: return "hello_timeout";
-    case Cause::kStopped: return "stopped";
+    case Cause::kExit:
+      return "exit";
+    case Cause::kSignal:
+      return "signal";
+    case Cause::kOom:
+      return "oom";
+    case Cause::kPids:
+      return "pids";
+    case Cause::kSeccomp:
+      return "seccomp";
+    case Cause::kHung:
+      return "hung";
+    case Cause::kSetup:
+      return "setup";
+    case Cause::kHelloRefused:
+      return "hello_refused";
+    case Cause::kHelloTimeout:
+      return "hello_timeout";
+    case Cause::kStopped:
+      return "stopped";
   }
   return "?";
 }
@@ -83,7 +93,8 @@ End classify(const EndFacts& facts) {
   if (facts.refused) return end(Cause::kHelloRefused, "its hello was refused: " + *facts.refused);
   if (facts.hello_timeout) return end(Cause::kHelloTimeout, *facts.hello_timeout);
   if (facts.hung) return end(Cause::kHung, *facts.hung);
-  if (facts.broken) return end(Cause::kSignal, "kaid killed it because its agent-host broke the protocol: " + *facts.broken);
+  if (facts.broken)
+    return end(Cause::kSignal, "kaid killed it because its agent-host broke the protocol: " + *facts.broken);
   if (facts.stop_requested) return end(Cause::kStopped, "stopped as asked, " + describe(signaled, code));
   if (facts.start_failed) return start_failed_end(facts, signaled, code);
 

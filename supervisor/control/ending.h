@@ -31,15 +31,15 @@ std::string signal_name(int signal);
 
 /// What was seen of one life, by whoever saw it.
 struct EndFacts {
-  bool stop_requested = false;                 ///< by the operator or by kaid's own end
-  std::optional<keeper::Failed> setup;         ///< the keeper could not make the sandbox
-  std::optional<std::string> refused;          ///< hello refused: why
-  std::optional<std::string> hello_timeout;    ///< what did not come in time
-  std::optional<std::string> hung;             ///< what did not return in time
+  bool stop_requested = false;               ///< by the operator or by kaid's own end
+  std::optional<keeper::Failed> setup;       ///< the keeper could not make the sandbox
+  std::optional<std::string> refused;        ///< hello refused: why
+  std::optional<std::string> hello_timeout;  ///< what did not come in time
+  std::optional<std::string> hung;           ///< what did not return in time
   std::optional<klp::StartFailed> start_failed;
-  std::optional<std::string> broken;           ///< how agent-host broke the protocol; kaid killed it
-  std::optional<klp::Exit> runner;             ///< agent-host's own account
-  keeper::AgentExited tree;                    ///< the keeper's account
+  std::optional<std::string> broken;  ///< how agent-host broke the protocol; kaid killed it
+  std::optional<klp::Exit> runner;    ///< agent-host's own account
+  keeper::AgentExited tree;           ///< the keeper's account
   std::uint64_t memory_limit_mb = 0;
   std::uint32_t process_limit = 0;
 };

@@ -15,7 +15,7 @@ EventLoop::EventLoop() {
 }
 
 EventLoop::~EventLoop() {
-  run_deferred();
+  deferred_.clear();
   uv_close(reinterpret_cast<uv_handle_t*>(&prepare_), nullptr);
   uv_run(&loop_, UV_RUN_DEFAULT);
   uv_loop_close(&loop_);
@@ -26,16 +26,27 @@ void EventLoop::run() {
   run_deferred();
 }
 
-void EventLoop::run_once() { uv_run(&loop_, UV_RUN_ONCE); }
+void EventLoop::run_until(const std::function<bool()>& met) {
+  until_ = &met;
+  while (until_ != nullptr) uv_run(&loop_, UV_RUN_DEFAULT);
+}
 
-void EventLoop::stop() { uv_stop(&loop_); }
+void EventLoop::stop() {
+  uv_stop(&loop_);
+}
 
-void EventLoop::defer(std::function<void()> task) { deferred_.push_back(std::move(task)); }
+void EventLoop::defer(std::function<void()> task) {
+  deferred_.push_back(std::move(task));
+}
 
 void EventLoop::run_deferred() {
-  while (!deferred_.empty()) {
+  do {
     for (auto& task : std::exchange(deferred_, {})) task();
-  }
+    if (until_ != nullptr && (*until_)()) {
+      until_ = nullptr;
+      uv_stop(&loop_);
+    }
+  } while (!deferred_.empty());
 }
 
 void EventLoop::work(std::function<void()> job, std::function<void()> done) {

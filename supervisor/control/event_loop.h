@@ -21,8 +21,8 @@ class EventLoop {
 
   /// Until stop().
   void run();
-  /// One round: waits for at least one event. For tests.
-  void run_once();
+  /// Until `met`, which is asked once a round, before the loop sleeps; at least one round. For tests.
+  void run_until(const std::function<bool()>& met);
   void stop();
 
   /// Runs `task` after the callbacks of this round, before the loop sleeps: for writes that go out together, and for
@@ -44,6 +44,7 @@ class EventLoop {
   uv_loop_t loop_{};
   uv_prepare_t prepare_{};
   std::vector<std::function<void()>> deferred_;
+  const std::function<bool()>* until_ = nullptr;
   std::array<char, 65536> scratch_{};
 };
 

@@ -70,7 +70,7 @@ void HealthMonitor::measured(const keeper::UsageResult& usage) {
 }
 
 void HealthMonitor::ask(std::chrono::milliseconds deadline, std::function<void(std::string)> answer) {
-  Question& question = questions_.emplace_back(Question{sequence_ + 1, false, false, std::move(answer), Timer(loop_)});
+  Question& question = questions_.emplace_back(sequence_ + 1, std::move(answer), loop_);
   question.timer.start(deadline, [this, &question] {
     question.reported = question.measured = true;
     answer_complete();
@@ -96,8 +96,8 @@ std::string HealthMonitor::document() const {
   if (last_report_.empty() || silent > kMisses * kInterval.count()) {
     // It has said nothing (yet, or any more): this is what is known from outside.
     const bool hung = silent > kMisses * kInterval.count();
-    json = std::string(R"({"status":")") + (hung ? "critical" : "warning") +
-           R"(","uptime":)" + std::to_string(loop_.now_ms() - began_at_) + R"(,"lastActivity":")" +
+    json = std::string(R"({"status":")") + (hung ? "critical" : "warning") + R"(","uptime":)" +
+           std::to_string(loop_.now_ms() - began_at_) + R"(,"lastActivity":")" +
            iso_time(began_unix_ + reported_at_ - began_at_) + R"(","errors":[)";
     if (hung) {
       json += R"({"type":"hung","count":1,"lastOccurrence":")" + iso_now() +

@@ -1,5 +1,5 @@
-// Health of one running instance: what the agent says of itself (HealthReport), with memory and cpu as the keeper measures
-// them, not as the agent has it.
+// Health of one running instance: what the agent says of itself (HealthReport), with memory and cpu as the keeper
+// measures them, not as the agent has it.
 #pragma once
 
 #include <chrono>
@@ -28,8 +28,10 @@ class HealthMonitor {
 
  private:
   struct Question {
+    Question(std::uint64_t number, std::function<void(std::string)> action, EventLoop& loop)
+        : sequence(number), answer(std::move(action)), timer(loop) {}
     std::uint64_t sequence;
-    bool reported, measured;
+    bool reported = false, measured = false;
     std::function<void(std::string)> answer;
     Timer timer;
   };
@@ -44,9 +46,9 @@ class HealthMonitor {
   Instance& instance_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::uint64_t sequence_ = 0;
-  std::int64_t began_at_, reported_at_;       // loop time
+  std::int64_t began_at_, reported_at_;  // loop time
   std::int64_t began_unix_;
-  std::string last_report_;                   // a JSON object; empty: none yet
+  std::string last_report_;  // a JSON object; empty: none yet
   std::optional<double> memory_mb_, cpu_percent_;
   std::int64_t measured_at_;
   std::uint64_t cpu_us_ = 0;

@@ -10,6 +10,7 @@
 
 #include "base/fd.h"
 #include "policies/policy.h"
+#include "proto/sandbox_spec.pb.h"
 #include "supervisor/control/ending.h"
 #include "supervisor/control/keeper_client.h"
 #include "supervisor/control/klp_channel.h"
@@ -36,7 +37,7 @@ class Instance {
     std::function<void(klp::Message&&)> message = [](klp::Message&&) {};
     std::function<void(const klp::AgentLog&)> log = [](const klp::AgentLog&) {};
     std::function<void(klp::HealthReport&&)> health = [](klp::HealthReport&&) {};
-    std::function<void(const End&)> ended;    ///< once, last
+    std::function<void(const End&)> ended;  ///< once, last
   };
 
   /// `descriptors`: standard input, output, error, then one for each DESCRIPTOR mount.

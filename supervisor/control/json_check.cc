@@ -8,8 +8,12 @@
 namespace kai {
 namespace {
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-bool is_hex(char c) { return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+bool is_hex(char c) {
+  return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
 
 class Scanner {
  public:
@@ -121,7 +125,8 @@ class Scanner {
   }
 
   void space() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\t' || text_[at_] == '\n' || text_[at_] == '\r')) {
+    while (at_ < text_.size() &&
+           (text_[at_] == ' ' || text_[at_] == '\t' || text_[at_] == '\n' || text_[at_] == '\r')) {
       ++at_;
     }
   }
@@ -141,7 +146,9 @@ class Scanner {
 
 }  // namespace
 
-bool is_json(std::string_view text) { return is_utf8(text) && Scanner(text).whole(); }
+bool is_json(std::string_view text) {
+  return is_utf8(text) && Scanner(text).whole();
+}
 
 bool is_json_object(std::string_view text) {
   const std::size_t first = text.find_first_not_of(" \t\n\r");

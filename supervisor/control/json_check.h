@@ -1,5 +1,5 @@
-// Whether text that an agent-host calls JSON is JSON: control puts it into operators' documents byte for byte, and what is
-// no single whole value could pass for fields of ours. It only looks: nothing is built, nothing is recursive.
+// Whether text that an agent-host calls JSON is JSON: control puts it into operators' documents byte for byte, and what
+// is no single whole value could pass for fields of ours. It only looks: nothing is built, nothing is recursive.
 #pragma once
 
 #include <string_view>

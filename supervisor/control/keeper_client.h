@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/fd.h"
+#include "base/result.h"
 #include "proto/keeper.pb.h"
 #include "supervisor/control/event_loop.h"
 
@@ -31,12 +32,12 @@ class KeeperClient {
   /// Blocks for the keeper's first packet. Before the loop runs.
   static Result<keeper::Hello> receive_hello(int socket);
 
-  /// Sends a request (its id is set here); the descriptors go with it. `answer` (may be null) is called once, later; where
-  /// the request cannot be sent, with Failed.
+  /// Sends a request (its id is set here); the descriptors go with it. `answer` (may be null) is called once, later;
+  /// where the request cannot be sent, with Failed.
   void request(keeper::Request request, std::vector<Fd> descriptors, Answer answer);
 
-  /// A number for Spawn.instance that was never used before, by an earlier control either. `exited` is called once, when
-  /// the keeper reports the end, unless forget() comes first.
+  /// A number for Spawn.instance that was never used before, by an earlier control either. `exited` is called once,
+  /// when the keeper reports the end, unless forget() comes first.
   std::uint64_t new_instance(std::function<void(const keeper::AgentExited&)> exited);
   void forget(std::uint64_t instance) { exits_.erase(instance); }
 

@@ -53,7 +53,8 @@ void KlpChannel::breach(const std::string& why) {
 
 void KlpChannel::receive(std::string_view body) {
   klp::Envelope envelope;
-  if (!envelope.ParseFromArray(body.data(), static_cast<int>(body.size()))) return breach("a frame that is no envelope");
+  if (!envelope.ParseFromArray(body.data(), static_cast<int>(body.size())))
+    return breach("a frame that is no envelope");
   if (!legal_from_host(phase_, envelope.kind_case())) {
     return breach("message kind " + std::to_string(envelope.kind_case()) + " is not allowed in phase " +
                   std::string(to_string(phase_)));
@@ -166,10 +167,10 @@ void KlpChannel::request(std::string capability, std::string payload, std::chron
                                           std::to_string(kMaxFrameBytes) + " are allowed"));
   }
   if (waiting_.size() >= terms_.in_flight) {
-    return answer(refuse("BUSY",
-                         "agent '" + terms_.agent_id + "' has " + std::to_string(waiting_.size()) +
-                             " requests in flight, its limit",
-                         "Try again when it has answered some"));
+    return answer(refuse(
+        "BUSY",
+        "agent '" + terms_.agent_id + "' has " + std::to_string(waiting_.size()) + " requests in flight, its limit",
+        "Try again when it has answered some"));
   }
   klp::Message message;
   message.set_protocol(std::string(kProtocol));

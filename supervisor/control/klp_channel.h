@@ -20,7 +20,7 @@ struct KlpTerms {
   std::string agent_id, version;
   std::vector<std::string> capabilities;  ///< of the registered manifest; the hello may name fewer, never others
   bool runner_protocol = false;
-  std::vector<Permission> permissions;    ///< granted
+  std::vector<Permission> permissions;  ///< granted
   std::uint32_t in_flight = 64;
   std::chrono::milliseconds message_deadline{30'000};
 };
@@ -35,7 +35,7 @@ class KlpChannel {
     std::function<void()> runner_hello;
     std::function<void()> started;
     std::function<void(const klp::StartFailed&)> start_failed;
-    std::function<void(klp::Message&&)> message;          ///< a request or event of the agent's, `from` stamped
+    std::function<void(klp::Message&&)> message;  ///< a request or event of the agent's, `from` stamped
     std::function<void(const klp::AgentLog&)> log;
     std::function<void(klp::HealthReport&&)> health;
     std::function<void(const klp::Exit&)> exit;

@@ -6,8 +6,12 @@ namespace {
 constexpr Transition to(State next, Effect first = Effect::kNone, Effect second = Effect::kNone) {
   return {next, {first, second}, {}, false};
 }
-constexpr Transition refused(State state, std::string_view code) { return {state, {}, code, false}; }
-constexpr Transition never(State state) { return {state, {}, {}, true}; }
+constexpr Transition refused(State state, std::string_view code) {
+  return {state, {}, code, false};
+}
+constexpr Transition never(State state) {
+  return {state, {}, {}, true};
+}
 
 using Row = std::array<Transition, kEvents>;
 
@@ -80,10 +84,14 @@ constexpr Row kBackoff = {
     to(State::kStarting, Effect::kSpawn),
 };
 constexpr Row kUpgrading = {
-    refused(State::kUpgrading, "UPGRADING"), refused(State::kUpgrading, "UPGRADING"),
-    refused(State::kUpgrading, "UPGRADING"), refused(State::kUpgrading, "UPGRADING"),
-    never(State::kUpgrading),                never(State::kUpgrading),
-    never(State::kUpgrading),                never(State::kUpgrading),
+    refused(State::kUpgrading, "UPGRADING"),
+    refused(State::kUpgrading, "UPGRADING"),
+    refused(State::kUpgrading, "UPGRADING"),
+    refused(State::kUpgrading, "UPGRADING"),
+    never(State::kUpgrading),
+    never(State::kUpgrading),
+    never(State::kUpgrading),
+    never(State::kUpgrading),
     never(State::kUpgrading),
 };
 constexpr Row kQuarantined = {
@@ -112,16 +120,19 @@ constexpr Row kTerminated = {
 constexpr std::array<Row, kStates> kTable = {kRegistered, kStarting,  kRunning,     kStopping,  kStopped,
                                              kBackoff,    kUpgrading, kQuarantined, kTerminated};
 
-constexpr std::array<std::string_view, kStates> kStateNames = {"registered", "starting",  "running",
-                                                               "stopping",   "stopped",   "backoff",
-                                                               "upgrading",  "quarantined", "terminated"};
+constexpr std::array<std::string_view, kStates> kStateNames = {
+    "registered", "starting", "running", "stopping", "stopped", "backoff", "upgrading", "quarantined", "terminated"};
 constexpr std::array<std::string_view, kEvents> kEventNames = {"start", "stop",    "terminate", "unregister",  "ready",
                                                                "ended", "crashed", "gave up",   "backoff over"};
 
 }  // namespace
 
-std::string_view to_string(State state) { return kStateNames[static_cast<std::size_t>(state)]; }
-std::string_view to_string(Event event) { return kEventNames[static_cast<std::size_t>(event)]; }
+std::string_view to_string(State state) {
+  return kStateNames[static_cast<std::size_t>(state)];
+}
+std::string_view to_string(Event event) {
+  return kEventNames[static_cast<std::size_t>(event)];
+}
 
 std::string_view status_of(State state) {
   switch (state) {

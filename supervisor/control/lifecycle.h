@@ -25,14 +25,14 @@ std::string_view to_string(State state);
 std::string_view status_of(State state);
 
 enum class Event {
-  kStart,        ///< the operator's, or kaid's own start
+  kStart,  ///< the operator's, or kaid's own start
   kStop,
   kTerminate,
   kUnregister,
-  kReady,        ///< the instance is started
-  kEnded,        ///< it ended as it should: stopped as asked, or exit status 0
-  kCrashed,      ///< it ended otherwise, and policy starts it again
-  kGaveUp,       ///< it ended otherwise, and stays down
+  kReady,    ///< the instance is started
+  kEnded,    ///< it ended as it should: stopped as asked, or exit status 0
+  kCrashed,  ///< it ended otherwise, and policy starts it again
+  kGaveUp,   ///< it ended otherwise, and stays down
   kBackoffOver,
 };
 inline constexpr std::size_t kEvents = 9;
@@ -40,21 +40,21 @@ std::string_view to_string(Event event);
 
 enum class Effect {
   kNone,
-  kSpawn,              ///< a new instance
-  kStopInstance,       ///< stop it, with grace
-  kArmBackoff,         ///< the timer that ends in kBackoffOver
-  kThenStart,          ///< remembered until the instance is gone: start again
-  kThenStop,           ///< … stay stopped (takes a kThenStart back)
-  kThenTerminate,      ///< … terminate
-  kFollowUp,           ///< the instance is gone: do what was remembered
-  kRemove,             ///< out of the registry
+  kSpawn,          ///< a new instance
+  kStopInstance,   ///< stop it, with grace
+  kArmBackoff,     ///< the timer that ends in kBackoffOver
+  kThenStart,      ///< remembered until the instance is gone: start again
+  kThenStop,       ///< … stay stopped (takes a kThenStart back)
+  kThenTerminate,  ///< … terminate
+  kFollowUp,       ///< the instance is gone: do what was remembered
+  kRemove,         ///< out of the registry
 };
 
 struct Transition {
   State next = State::kRegistered;
-  std::array<Effect, 2> effects{};       ///< in order; kNone: nothing
-  std::string_view refused;              ///< klp.md's error code for the operator; empty: done, or already so
-  bool impossible = false;               ///< an event that this state has no source for; nothing is done
+  std::array<Effect, 2> effects{};  ///< in order; kNone: nothing
+  std::string_view refused;         ///< klp.md's error code for the operator; empty: done, or already so
+  bool impossible = false;          ///< an event that this state has no source for; nothing is done
 };
 
 Transition transition(State state, Event event);

@@ -13,8 +13,8 @@ namespace {
 
 constexpr std::string_view kSupervisor = "kaid";
 
-// Of one value: with the escapes of JSON (six times) and some values a record stays below kMaxLogRecord. Longer ones are
-// cut, and say so.
+// Of one value: with the escapes of JSON (six times) and some values a record stays below kMaxLogRecord. Longer ones
+// are cut, and say so.
 constexpr std::size_t kMaxValueBytes = 32 << 10;
 
 /// `text`, or its beginning in `cut` with a mark.
@@ -46,8 +46,10 @@ struct AppendJson {
   }
   void operator()(std::int64_t number) const { append_number(out, number); }
   void operator()(double number) const {
-    if (std::isfinite(number)) append_number(out, number);
-    else out += "null";
+    if (std::isfinite(number))
+      append_number(out, number);
+    else
+      out += "null";
   }
   void operator()(bool yes) const { out += yes ? "true" : "false"; }
 };
@@ -63,7 +65,9 @@ struct AppendText {
   void operator()(bool yes) const { out += yes ? "true" : "false"; }
 };
 
-std::string key_of(const LogField& field) { return std::string(field.key) + (is_own_key(field.key) ? "_" : ""); }
+std::string key_of(const LogField& field) {
+  return std::string(field.key) + (is_own_key(field.key) ? "_" : "");
+}
 
 void append_member(std::string& out, std::string_view key, std::string_view text) {
   out += ",\"";
@@ -170,7 +174,8 @@ void Log::report_file(bool written) {
     format_json(entry);
     show(entry);
   } else if (lost_in_file_ > 0) {
-    const std::string message = std::to_string(lost_in_file_) + " records before this one are not in the file: " + file_error_;
+    const std::string message =
+        std::to_string(lost_in_file_) + " records before this one are not in the file: " + file_error_;
     const LogField count("lost", std::exchange(lost_in_file_, 0));
     if (!emit({unix_ms(), LogLevel::kWarn, kSupervisor, "log.lost", message, std::span(&count, 1)})) ++lost_in_file_;
   }
@@ -181,7 +186,9 @@ Log::ObserverId Log::add_observer(Observer observer) {
   return last_observer_;
 }
 
-void Log::remove_observer(ObserverId id) { observers_.erase(id); }
+void Log::remove_observer(ObserverId id) {
+  observers_.erase(id);
+}
 
 void Log::notify(const Entry& entry) {
   if (observers_.empty()) return;

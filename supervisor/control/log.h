@@ -2,8 +2,8 @@
 // rotated JSON-lines files, to kaid's standard error, and to whoever follows. Single-threaded, as control is.
 //
 // What agents wrote may be in any value. In JSON it is escaped so that every line is valid JSON in UTF-8 and reads back
-// as it was (bytes that are not UTF-8 become the text \xNN), and so that even `cat kaid.log` drives no terminal. In text
-// see base/log_line.h.
+// as it was (bytes that are not UTF-8 become the text \xNN), and so that even `cat kaid.log` drives no terminal. In
+// text see base/log_line.h.
 #pragma once
 
 #include <concepts>
@@ -42,11 +42,11 @@ struct LogField {
 };
 
 struct LogOptions {
-  LogLevel level = LogLevel::kInfo;  ///< what is below is written nowhere
-  std::string directory;             ///< of kaid.log and its older files; empty: no files
-  std::size_t file_bytes = 10 << 20; ///< of each file
-  unsigned files = 5;                ///< kaid.log, kaid.1.log (the next older), ... kaid.4.log
-  int stream = 2;                    ///< borrowed; -1: none
+  LogLevel level = LogLevel::kInfo;                  ///< what is below is written nowhere
+  std::string directory;                             ///< of kaid.log and its older files; empty: no files
+  std::size_t file_bytes = 10 << 20;                 ///< of each file
+  unsigned files = 5;                                ///< kaid.log, kaid.1.log (the next older), ... kaid.4.log
+  int stream = 2;                                    ///< borrowed; -1: none
   StreamFormat stream_format = StreamFormat::kText;  ///< choose_stream_format() decides
 };
 

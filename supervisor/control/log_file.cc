@@ -96,7 +96,8 @@ Result<> LogFile::append(std::string_view line) {
 
 Result<> LogFile::rotate() {
   file_.reset();
-  if (files_ == 1 && unlinkat(directory_.get(), file_name(0).c_str(), 0) < 0) return errno_failure("remove", file_name(0));
+  if (files_ == 1 && unlinkat(directory_.get(), file_name(0).c_str(), 0) < 0)
+    return errno_failure("remove", file_name(0));
   for (unsigned number = files_ - 1; number > 0; --number) {
     const std::string from = file_name(number - 1);
     const std::string to = file_name(number);
@@ -155,8 +156,8 @@ Result<LogReader::Batch> LogReader::next(std::size_t limit) {
   return batch;
 }
 
-/// The next whole line of the file being read; false: there is none. A line over kMaxLogRecord comes in pieces, of which
-/// none looks like a record.
+/// The next whole line of the file being read; false: there is none. A line over kMaxLogRecord comes in pieces, of
+/// which none looks like a record.
 Result<bool> LogReader::read_line(std::string_view& line) {
   std::size_t searched = start_;
   for (;;) {

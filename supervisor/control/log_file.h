@@ -16,8 +16,8 @@ inline constexpr unsigned kMaxLogFiles = 100;
 inline constexpr std::size_t kMaxLogRecord = 1 << 20;  ///< bytes of a line in a file
 
 /// Appends lines, and never holds more than `files` times `file_bytes` (and one line) on the disk. Each line is one
-/// write(2), so that it survives a kill -9; a machine that loses power may lose the last ones (the audit is the record that
-/// waits for the disk, not the log).
+/// write(2), so that it survives a kill -9; a machine that loses power may lose the last ones (the audit is the record
+/// that waits for the disk, not the log).
 class LogFile {
  public:
   /// Makes the directory (0750) where it is missing; files are 0640. `files` is 1 to kMaxLogFiles.
@@ -48,8 +48,8 @@ struct LogFilter {
 /// them, a person edited them) are left out.
 class LogReader {
  public:
-  /// A directory or files that are not there have no records. With `last` it looks through the files from the newest, as
-  /// far as it must: some milliseconds each.
+  /// A directory or files that are not there have no records. With `last` it looks through the files from the newest,
+  /// as far as it must: some milliseconds each.
   static Result<LogReader> open(const std::string& directory, const LogFilter& filter);
 
   struct Batch {
@@ -70,13 +70,13 @@ class LogReader {
   [[nodiscard]] bool matches(std::string_view line) const;
   void seek(std::size_t file, std::uint64_t offset);
 
-  std::string agent_mark_;   // how a wanted record goes on after its level
-  std::string since_;        // as it stands in records, where times compare as text
-  std::vector<File> files_;  // oldest first
-  std::size_t file_ = 0;     // being read
-  std::uint64_t offset_ = 0; // in it, of what buffer_ holds from start_ on
+  std::string agent_mark_;    // how a wanted record goes on after its level
+  std::string since_;         // as it stands in records, where times compare as text
+  std::vector<File> files_;   // oldest first
+  std::size_t file_ = 0;      // being read
+  std::uint64_t offset_ = 0;  // in it, of what buffer_ holds from start_ on
   std::string buffer_;
-  std::size_t start_ = 0;    // of what read_line() has not given out yet
+  std::size_t start_ = 0;  // of what read_line() has not given out yet
 };
 
 }  // namespace kai

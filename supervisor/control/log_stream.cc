@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 namespace kai {
 namespace {
@@ -23,10 +23,7 @@ bool is_journal(int fd) {
   const char* named = std::getenv("JOURNAL_STREAM");  // "device:inode" of the stream that systemd made
   struct stat status {};
   if (named == nullptr || fstat(fd, &status) < 0) return false;
-  std::array<char, 64> own{};
-  std::snprintf(own.data(), own.size(), "%lu:%lu", static_cast<unsigned long>(status.st_dev),
-                static_cast<unsigned long>(status.st_ino));
-  return std::string_view(named) == own.data();
+  return std::to_string(status.st_dev) + ":" + std::to_string(status.st_ino) == named;
 }
 
 }  // namespace
@@ -36,7 +33,8 @@ StreamFormat choose_stream_format(int fd, bool json_asked) {
   if (json_asked || isatty(fd) == 0) return StreamFormat::kJson;
   const char* no_colour = std::getenv("NO_COLOR");
   const char* term = std::getenv("TERM");
-  const bool plain = (no_colour != nullptr && *no_colour != '\0') || term == nullptr || std::string_view(term) == "dumb";
+  const bool plain =
+      (no_colour != nullptr && *no_colour != '\0') || term == nullptr || std::string_view(term) == "dumb";
   return plain ? StreamFormat::kText : StreamFormat::kColour;
 }
 

@@ -16,8 +16,8 @@ enum class StreamFormat {
   kJournal,  ///< "<6>agent event ...": systemd reads the priority and has a time of its own (sd-daemon(3))
 };
 
-/// Journal when systemd says that `fd` is its own (JOURNAL_STREAM); else JSON when asked for or `fd` is no terminal; else
-/// colour, or plain text where NO_COLOR is set or TERM is dumb.
+/// Journal when systemd says that `fd` is its own (JOURNAL_STREAM); else JSON when asked for or `fd` is no terminal;
+/// else colour, or plain text where NO_COLOR is set or TERM is dumb.
 StreamFormat choose_stream_format(int fd, bool json_asked);
 
 /// Writes lines to a descriptor that it borrows. A reader that has stopped (Ctrl-S, a full pipe) must not stop the
@@ -41,8 +41,8 @@ class LogStream {
 
   int fd_;
   StreamFormat format_;
-  std::string line_;       // kept for its memory
-  bool torn_ = false;      // the reader got only a part of the last line
+  std::string line_;   // kept for its memory
+  bool torn_ = false;  // the reader got only a part of the last line
   std::uint64_t lost_ = 0;
 };
 

@@ -83,8 +83,8 @@ bool LogBudget::take(std::int64_t now_ms) {
   return true;
 }
 
-std::optional<std::uint64_t> LogBudget::report(std::int64_t now_ms, bool now_or_never) {
-  if (dropped_ == 0 || (!now_or_never && now_ms - reported_at_ < kReportEveryMs)) return std::nullopt;
+std::optional<std::uint64_t> LogBudget::report(std::int64_t now_ms, bool at_end) {
+  if (dropped_ == 0 || (!at_end && now_ms - reported_at_ < kReportEveryMs)) return std::nullopt;
   reported_at_ = now_ms;
   return std::exchange(dropped_, 0);
 }
@@ -94,9 +94,8 @@ AgentOutput::AgentOutput(Log& log, std::string agent, std::uint32_t lines_per_se
 
 void AgentOutput::feed(Stream stream, std::string_view bytes, std::int64_t now_ms) {
   LineSplitter& splitter = stream == Stream::kStdout ? stdout_ : stderr_;
-  budget_.drop(splitter.feed(bytes, [&](std::string_view line, bool continues) {
-    return write_line(stream, line, continues, now_ms);
-  }));
+  budget_.drop(splitter.feed(
+      bytes, [&](std::string_view line, bool continues) { return write_line(stream, line, continues, now_ms); }));
   report(now_ms, false);
 }
 
@@ -111,7 +110,9 @@ void AgentOutput::log(LogLevel level, std::string_view message, std::string_view
   report(now_ms, false);
 }
 
-void AgentOutput::tick(std::int64_t now_ms) { report(now_ms, false); }
+void AgentOutput::tick(std::int64_t now_ms) {
+  report(now_ms, false);
+}
 
 void AgentOutput::finish(std::int64_t now_ms) {
   for (const Stream stream : {Stream::kStdout, Stream::kStderr}) {
@@ -133,13 +134,14 @@ bool AgentOutput::write_line(Stream stream, std::string_view line, bool continue
   return true;
 }
 
-void AgentOutput::report(std::int64_t now_ms, bool now_or_never) {
-  const auto dropped = budget_.report(now_ms, now_or_never);
+void AgentOutput::report(std::int64_t now_ms, bool at_end) {
+  const auto dropped = budget_.report(now_ms, at_end);
   if (!dropped) return;
   const std::string limit = std::to_string(budget_.per_second());
-  log_.write(LogLevel::kWarn, agent_, "log.dropped",
-             "dropped " + std::to_string(*dropped) + (*dropped == 1 ? " line" : " lines") + " (log limit " + limit + "/s)",
-             {{"dropped", *dropped}, {"limit", budget_.per_second()}});
+  log_.write(
+      LogLevel::kWarn, agent_, "log.dropped",
+      "dropped " + std::to_string(*dropped) + (*dropped == 1 ? " line" : " lines") + " (log limit " + limit + "/s)",
+      {{"dropped", *dropped}, {"limit", budget_.per_second()}});
 }
 
 }  // namespace kai

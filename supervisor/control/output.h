@@ -15,8 +15,8 @@ namespace kai {
 
 inline constexpr std::size_t kMaxOutputLine = 8192;  ///< bytes; a longer line comes in pieces
 
-/// Bytes in any pieces → lines. LF or CR LF ends a line; a CR elsewhere stays. A line is given whole or skipped whole (a
-/// piece of an overlong one likewise).
+/// Bytes in any pieces → lines. LF or CR LF ends a line; a CR elsewhere stays. A line is given whole or skipped whole
+/// (a piece of an overlong one likewise).
 class LineSplitter {
  public:
   /// One line without its end. `continues`: it was too long, and the next call has the rest. The view holds during the
@@ -48,8 +48,8 @@ class LogBudget {
   /// Whether one line more may be logged now; takes its token.
   bool take(std::int64_t now_ms);
   void drop(std::uint64_t lines) { dropped_ += lines; }
-  /// Lines dropped since the last report, at most once a second unless `now_or_never`. nullopt: nothing to say.
-  std::optional<std::uint64_t> report(std::int64_t now_ms, bool now_or_never = false);
+  /// Lines dropped since the last report, at most once a second but for the one `at_end`. nullopt: nothing to say.
+  std::optional<std::uint64_t> report(std::int64_t now_ms, bool at_end = false);
   [[nodiscard]] bool owes_report() const { return dropped_ > 0; }
   [[nodiscard]] std::uint32_t per_second() const { return per_second_; }
 
@@ -73,8 +73,8 @@ class AgentOutput {
   /// A record by the SDK's log (klp AgentLog): event log. `fields_json` is the agent's own text: it becomes one string.
   void log(LogLevel level, std::string_view message, std::string_view fields_json, std::int64_t now_ms);
 
-  /// Writes `dropped N lines (log limit 200/s)` (level warn, event log.dropped) when a second has gone by since the last.
-  /// feed() and log() do so too; a timer is needed only while owes_report(), for an agent that fell silent.
+  /// Writes `dropped N lines (log limit 200/s)` (level warn, event log.dropped) when a second has gone by since the
+  /// last. feed() and log() do so too; a timer is needed only while owes_report(), for an agent that fell silent.
   void tick(std::int64_t now_ms);
   [[nodiscard]] bool owes_report() const { return budget_.owes_report(); }
   /// When both streams are at their end: lines without a line feed, and what was dropped.
@@ -82,7 +82,7 @@ class AgentOutput {
 
  private:
   bool write_line(Stream stream, std::string_view line, bool continues, std::int64_t now_ms);
-  void report(std::int64_t now_ms, bool now_or_never);
+  void report(std::int64_t now_ms, bool at_end);
 
   Log& log_;
   std::string agent_;

@@ -35,7 +35,8 @@ std::string hex(const std::array<unsigned char, 32>& bytes) {
   return text.data();
 }
 
-/// A line for each entry, sorted by path; NUL ends what may hold any other byte, so that no two trees give the same text.
+/// A line for each entry, sorted by path; NUL ends what may hold any other byte, so that no two trees give the same
+/// text.
 std::string content_name(const PackageEntries& entries) {
   crypto_hash_sha256_state state;
   crypto_hash_sha256_init(&state);
@@ -65,7 +66,8 @@ bool is_file(const PackageEntries& entries, std::string_view path) {
   return found != entries.end() && found->second.type == PackageEntry::Type::kFile;
 }
 
-/// `tar czf x.tgz directory` gives a tar with one directory at its top, which is the package then. "": the tar's root is.
+/// `tar czf x.tgz directory` gives a tar with one directory at its top, which is the package then. "": the tar's root
+/// is.
 Result<std::string> find_top(const PackageEntries& entries) {
   if (entries.contains(kManifest)) return "";
   std::set<std::string> tops;
@@ -105,9 +107,13 @@ StagedPackage& StagedPackage::operator=(StagedPackage&& other) noexcept {
   return *this;
 }
 
-StagedPackage::StagedPackage(StagedPackage&& other) noexcept { *this = std::move(other); }
+StagedPackage::StagedPackage(StagedPackage&& other) noexcept {
+  *this = std::move(other);
+}
 
-StagedPackage::~StagedPackage() { discard(); }
+StagedPackage::~StagedPackage() {
+  discard();
+}
 
 /// What this cannot remove, the next PackageStore::open does.
 void StagedPackage::discard() {
@@ -118,7 +124,8 @@ void StagedPackage::discard() {
 Result<> StagedPackage::add_file(const std::string& path, std::string_view bytes) {
   const auto checked = member_path(path, PackageLimits().depth);
   if (!checked) return tl::unexpected(checked.error());
-  if (checked->empty() || entries_.contains(*checked)) return failure("add to the package", path + ": is there already");
+  if (checked->empty() || entries_.contains(*checked))
+    return failure("add to the package", path + ": is there already");
   for (std::size_t slash = checked->find('/'); slash != std::string::npos; slash = checked->find('/', slash + 1)) {
     const std::string above = checked->substr(0, slash);
     if (entries_.contains(above)) continue;
@@ -164,14 +171,16 @@ std::optional<std::string> StagedPackage::resolve(std::string_view path) const {
       at = split_path(at).first;
       continue;
     }
-    const std::string next = at.empty() ? part : at + "/" + part;
+    std::string next = at;
+    if (!next.empty()) next += '/';
+    next += part;
     const auto found = entries_.find(next);
     if (found == entries_.end()) return std::nullopt;
     if (found->second.type == PackageEntry::Type::kSymlink) {
       if (++symlinks > kMaxSymlinks) return std::nullopt;
       prepend(found->second.target);
     } else {
-      at = next;
+      at = std::move(next);
     }
   }
   return at;

@@ -26,7 +26,7 @@ struct PackageLimits {
   std::uint64_t total_bytes = 512ULL << 20;  ///< of all files together, unpacked; a hole in a sparse file counts
   std::uint64_t file_bytes = 512ULL << 20;
   std::size_t entries = 100'000;
-  std::size_t path_bytes = 32ULL << 20;      ///< of all names and link texts together: they are held in memory
+  std::size_t path_bytes = 32ULL << 20;  ///< of all names and link texts together: they are held in memory
   std::size_t depth = 64;
 };
 inline constexpr std::size_t kMaxPackageName = 255;   ///< bytes of one component, as the kernel has it
@@ -85,12 +85,12 @@ class PackageStore {
   static Result<PackageStore> open(const std::string& directory);
 
   /// Unpacks a tar (ustar, pax or gnu, maybe gzipped) from a regular file or memfd, from its start. An error with
-  /// errno 0 means that the package is at fault, and its message is for the operator: it names the member of the tar and what
-  /// is wrong with it. Any other is the machine's (no space). `tar` is borrowed.
+  /// errno 0 means that the package is at fault, and its message is for the operator: it names the member of the tar
+  /// and what is wrong with it. Any other is the machine's (no space). `tar` is borrowed.
   Result<StagedPackage> stage(int tar, const PackageLimits& limits = {}) const;
 
-  /// Puts the package in its place and returns its name, 64 hex digits; on the disk when it returns. The same content is
-  /// kept once.
+  /// Puts the package in its place and returns its name, 64 hex digits; on the disk when it returns. The same content
+  /// is kept once.
   Result<std::string> seal(StagedPackage package) const;
 
   Result<std::vector<std::string>> list() const;
@@ -104,8 +104,9 @@ class PackageStore {
   Fd directory_;
 };
 
-/// What the manifest says about the package's content, held against the content: `entry` is a regular file that no symlink
-/// stands before and, for exec, executable (/entry); each required dependency of type module of a node agent is in node_modules
+/// What the manifest says about the package's content, held against the content: `entry` is a regular file that no
+/// symlink stands before and, for exec, executable (/entry); each required dependency of type module of a node agent is
+/// in node_modules
 /// (/dependencies/N). Empty: all is well. Ranges of versions are not checked.
 std::vector<ManifestError> check_package(const StagedPackage& package, const Manifest& manifest);
 

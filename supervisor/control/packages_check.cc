@@ -40,7 +40,8 @@ std::vector<ManifestError> check_package(const StagedPackage& package, const Man
     const Dependency& dependency = manifest.dependencies[at];
     if (dependency.type != DependencyType::kModule || !dependency.required || dependency.name == kSdkModule) continue;
     if (package.has_module(dependency.name)) continue;
-    errors.push_back({"/dependencies/" + std::to_string(at), "the required module " + escape_for_terminal(dependency.name) +
+    errors.push_back({"/dependencies/" + std::to_string(at), "the required module " +
+                                                                 escape_for_terminal(dependency.name) +
                                                                  " is not in the package's node_modules; run npm ci in "
                                                                  "the package before registering it"});
   }

@@ -18,8 +18,8 @@ namespace {
 
 constexpr std::size_t kBlock = 128 << 10;
 
-// What headers and padding may add to the content, in decompressed bytes: libarchive reads long names and pax headers of up
-// to 1 MB for each member, which compress to nothing.
+// What headers and padding may add to the content, in decompressed bytes: libarchive reads long names and pax headers
+// of up to 1 MB for each member, which compress to nothing.
 constexpr std::uint64_t kHeaderBytes = 256ULL << 20;
 
 bool has_control_character(std::string_view text) {
@@ -43,7 +43,9 @@ tl::unexpected<Error> unreadable(archive* reader) {
                  escape_for_terminal(why == nullptr ? "no reason given" : why));
 }
 
-std::string megabytes(std::uint64_t bytes) { return std::to_string(bytes >> 20) + " MB"; }
+std::string megabytes(std::uint64_t bytes) {
+  return std::to_string(bytes >> 20) + " MB";
+}
 
 }  // namespace
 
@@ -56,7 +58,8 @@ tl::unexpected<Error> refused(std::string_view member, std::string_view why) {
 
 Result<std::string> member_path(std::string_view name, std::size_t max_depth) {
   if (name.empty()) return refused("(no name)", "a member of the tar has no name");
-  if (name.starts_with('/')) return refused(name, "the name is absolute; make the tar with names relative to the package");
+  if (name.starts_with('/'))
+    return refused(name, "the name is absolute; make the tar with names relative to the package");
   if (!is_utf8(name)) return refused(name, "the name is not UTF-8");
   if (has_control_character(name)) return refused(name, "the name has a control character");
   std::string path;
@@ -116,7 +119,8 @@ Result<PackageEntries> PackageReader::read(int tar) {
     if (code != ARCHIVE_OK && code != ARCHIVE_WARN) return unreadable(reader.get());
     if (auto taken = take(reader.get(), member.get()); !taken) return tl::unexpected(taken.error());
     if (archive_filter_bytes(reader.get(), 0) > static_cast<la_int64_t>(limits_.total_bytes + kHeaderBytes)) {
-      return failure("the package is refused: its tar is over " + megabytes(limits_.total_bytes + kHeaderBytes) + " unpacked");
+      return failure("the package is refused: its tar is over " + megabytes(limits_.total_bytes + kHeaderBytes) +
+                     " unpacked");
     }
   }
 }
@@ -226,21 +230,26 @@ Result<> PackageReader::take_file(const std::string& path, archive* reader, arch
   entry.type = PackageEntry::Type::kFile;
   // Of the permissions only this survives: no set-user-id, and nobody writes.
   entry.executable = (archive_entry_perm(member) & 0100) != 0;
-  if (auto unpacked = unpack(path, reader, file->get(), entry); !unpacked) return unpacked;
+  if (auto unpacked = unpack(path, reader, member, file->get(), entry); !unpacked) return unpacked;
   if (fchmod(file->get(), entry.executable ? 0555 : 0444) < 0) return errno_failure("chmod", path);
   return add(path, std::move(entry));
 }
 
-/// The member's content into `file`; holes of a sparse file come as zeros. libarchive gives exactly the size of the header.
-Result<> PackageReader::unpack(const std::string& path, archive* reader, int file, PackageEntry& entry) {
+/// The member's content into `file`; holes of a sparse file come as zeros. libarchive gives exactly the size of the
+/// header.
+Result<> PackageReader::unpack(const std::string& path, archive* reader, archive_entry* member, int file,
+                               PackageEntry& entry) {
   crypto_hash_sha256_state hash;
   crypto_hash_sha256_init(&hash);
   std::vector<char> block(kBlock);
+  la_int64_t left = archive_entry_size(member);
   for (;;) {
     const la_ssize_t count = archive_read_data(reader, block.data(), block.size());
-    if (count == ARCHIVE_RETRY) continue;
+    // ARCHIVE_RETRY too: it comes back for ever on a sparse file whose blocks are out of order.
     if (count < 0) return unreadable(reader);
     if (count == 0) break;
+    if (count > left) return refused(path, "has more content than its header says");
+    left -= count;
     const std::string_view bytes(block.data(), static_cast<std::size_t>(count));
     crypto_hash_sha256_update(&hash, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
     if (auto written = write_all(file, bytes); !written) {

@@ -1,5 +1,5 @@
-// Unpacks a tar that is not trusted below a directory descriptor. What it refuses is an Error with errno 0, which names the
-// member; an Error with errno is the machine's.
+// Unpacks a tar that is not trusted below a directory descriptor. What it refuses is an Error with errno 0, which names
+// the member; an Error with errno is the machine's.
 #pragma once
 
 #include <archive_entry.h>
@@ -17,12 +17,12 @@ struct archive;
 
 namespace kai {
 
-/// A member's name as a path below the root: without leading "./" and trailing "/"; "" is the root. Absolute names, "..",
-/// control characters, bytes that are not UTF-8 and what is over the limits are refused.
+/// A member's name as a path below the root: without leading "./" and trailing "/"; "" is the root. Absolute names,
+/// "..", control characters, bytes that are not UTF-8 and what is over the limits are refused.
 Result<std::string> member_path(std::string_view name, std::size_t max_depth);
 
-/// Whether a symlink at `path` with this text stays inside the package however its target is reached: relative, ".." only
-/// at its beginning, and not more of them than there are directories above it.
+/// Whether a symlink at `path` with this text stays inside the package however its target is reached: relative, ".."
+/// only at its beginning, and not more of them than there are directories above it.
 Result<> check_symlink(std::string_view path, std::string_view target);
 
 class PackageReader {
@@ -40,7 +40,7 @@ class PackageReader {
   Result<> take_directory(const std::string& path);
   Result<> take_symlink(const std::string& path, archive_entry* member);
   Result<> take_file(const std::string& path, archive* reader, archive_entry* member);
-  Result<> unpack(const std::string& path, archive* reader, int file, PackageEntry& entry);
+  Result<> unpack(const std::string& path, archive* reader, archive_entry* member, int file, PackageEntry& entry);
   Result<int> parent(const std::string& path);
 
   int root_;
@@ -49,7 +49,7 @@ class PackageReader {
   std::set<std::string> named_;  // directories that a member of their own named
   std::uint64_t bytes_ = 0;
   std::size_t path_bytes_ = 0;
-  std::string parent_path_;      // that parent_ has open
+  std::string parent_path_;  // that parent_ has open
   Fd parent_;
 };
 

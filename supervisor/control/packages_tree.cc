@@ -76,6 +76,8 @@ Result<std::vector<std::string>> list_directory(int directory) {
   return names;
 }
 
-Result<> remove_tree(int parent, const std::string& name) { return remove_below(parent, name, 0); }
+Result<> remove_tree(int parent, const std::string& name) {
+  return remove_below(parent, name, 0);
+}
 
 }  // namespace kai

@@ -50,7 +50,9 @@ constexpr const char* kSelectAgent =
     " v.version, v.package, v.manifest, v.entry_override, v.registered_at"
     " FROM agents a JOIN versions v ON v.agent_id = a.id AND v.version = a.active_version WHERE a.id = ?1";
 
-std::string_view name_of(Desired desired) { return desired == Desired::kRunning ? "running" : "stopped"; }
+std::string_view name_of(Desired desired) {
+  return desired == Desired::kRunning ? "running" : "stopped";
+}
 
 RegisteredVersion version_at(const Statement& row, int column) {
   return {row.text(column), row.text(column + 1), row.text(column + 2), row.text(column + 3), row.number(column + 4)};
@@ -90,8 +92,8 @@ Result<> migrate(Database& database, const std::string& path) {
 Result<std::unique_ptr<Database>> open_database(const std::string& path) {
   auto database = Database::open(path);
   if (!database) return database;
-  for (const char* pragma : {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON",
-                             "PRAGMA trusted_schema=OFF"}) {
+  for (const char* pragma :
+       {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON", "PRAGMA trusted_schema=OFF"}) {
     if (auto set = (*database)->execute(pragma); !set) return tl::unexpected(set.error());
   }
   if (auto migrated = migrate(**database, path); !migrated) return tl::unexpected(migrated.error());
@@ -133,8 +135,10 @@ Result<Registry> Registry::open(const std::string& path, std::uint32_t uid_slots
   } else if (!S_ISREG(status.st_mode)) {
     return failure("open the registry", path + ": is not a regular file; move it away");
   } else if (status.st_size == 0) {
-    return failure("open the registry", path + ": is empty, so it is damaged: put a copy of it in its place, or remove it to "
-                                               "begin with no agents");
+    return failure("open the registry",
+                   path +
+                       ": is empty, so it is damaged: put a copy of it in its place, or remove it to "
+                       "begin with no agents");
   }
   auto database = open_database(path);
   if (!database) return tl::unexpected(database.error());
@@ -304,6 +308,8 @@ Result<std::uint32_t> Registry::lease_slot() {
   return slot;
 }
 
-void Registry::return_slot(std::uint32_t slot) { leased_.erase(slot); }
+void Registry::return_slot(std::uint32_t slot) {
+  leased_.erase(slot);
+}
 
 }  // namespace kai

@@ -24,10 +24,10 @@ class Database;
 enum class Desired { kStopped, kRunning };
 
 struct RegisteredVersion {
-  std::string version;         ///< the manifest's
-  std::string package;         ///< name in the package store
-  std::string manifest_json;   ///< Manifest::json
-  std::string entry_override;  ///< what is run instead of entry: ".kai/main.mjs"; empty: entry
+  std::string version;             ///< the manifest's
+  std::string package;             ///< name in the package store
+  std::string manifest_json;       ///< Manifest::json
+  std::string entry_override;      ///< what is run instead of entry: ".kai/main.mjs"; empty: entry
   std::int64_t registered_at = 0;  ///< Unix ms
 };
 
@@ -44,23 +44,23 @@ struct RegisteredAgent {
 class Registry {
  public:
   /// Opens the database, makes it (0600) if there is none, brings an older schema up to date. A file that is damaged,
-  /// empty or newer than this program is an error that says what to do; it is never replaced. `uid_slots` is how many id
-  /// ranges there are for agents (keeper's Hello).
+  /// empty or newer than this program is an error that says what to do; it is never replaced. `uid_slots` is how many
+  /// id ranges there are for agents (keeper's Hello).
   static Result<Registry> open(const std::string& path, std::uint32_t uid_slots);
 
   Registry(Registry&&) noexcept;
   Registry& operator=(Registry&&) noexcept;
   ~Registry();
 
-  /// Adds the agent (state registered, desired stopped, lowest free uid slot) or, if it is there, this version to it or in
-  /// the place of the same version; it becomes the active one. Desired, state and slot of an agent that is there stay.
-  /// On the disk when it returns.
+  /// Adds the agent (state registered, desired stopped, lowest free uid slot) or, if it is there, this version to it or
+  /// in the place of the same version; it becomes the active one. Desired, state and slot of an agent that is there
+  /// stay. On the disk when it returns.
   Result<RegisteredAgent> put(const std::string& id, const RegisteredVersion& version);
   /// Forgets the agent and all its versions. false: not registered. On the disk when it returns. The packages stay.
   Result<bool> remove(const std::string& id);
 
   Result<std::optional<RegisteredAgent>> get(const std::string& id) const;
-  Result<std::vector<RegisteredAgent>> list() const;  ///< by id
+  Result<std::vector<RegisteredAgent>> list() const;                             ///< by id
   Result<std::vector<RegisteredVersion>> versions(const std::string& id) const;  ///< oldest first
   Result<std::set<std::string>> packages_in_use() const;
 

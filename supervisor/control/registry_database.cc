@@ -3,8 +3,8 @@
 namespace kai {
 namespace {
 
-// A person may look into the database with sqlite3(1) meanwhile; readers never block in WAL mode, and a writer is waited for
-// this long.
+// A person may look into the database with sqlite3(1) meanwhile; readers never block in WAL mode, and a writer is
+// waited for this long.
 constexpr int kBusyMs = 1000;
 
 std::string advice(int code) {
@@ -62,7 +62,9 @@ std::string Statement::text(int column) const {
   return size == 0 ? std::string() : std::string(static_cast<const char*>(bytes), size);
 }
 
-std::int64_t Statement::number(int column) const { return sqlite3_column_int64(statement_, column); }
+std::int64_t Statement::number(int column) const {
+  return sqlite3_column_int64(statement_, column);
+}
 
 Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
   sqlite3* handle = nullptr;

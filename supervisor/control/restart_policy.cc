@@ -12,9 +12,8 @@ void RestartPolicy::crashed(std::int64_t now_ms, std::chrono::milliseconds ran) 
 }
 
 std::uint32_t RestartPolicy::crashes(std::int64_t now_ms) const {
-  return static_cast<std::uint32_t>(std::count_if(times_.begin(), times_.end(), [&](std::int64_t at) {
-    return now_ms - at < policy_.crash_window.count();
-  }));
+  return static_cast<std::uint32_t>(std::count_if(
+      times_.begin(), times_.end(), [&](std::int64_t at) { return now_ms - at < policy_.crash_window.count(); }));
 }
 
 std::chrono::milliseconds RestartPolicy::delay(double random) const {

@@ -26,8 +26,8 @@ class RestartPolicy {
 
  private:
   Policy policy_;
-  std::deque<std::int64_t> times_;    // of the crashes in the window, oldest first; at most max_crashes + 1
-  std::uint32_t consecutive_ = 0;     // since a run of resetAfter
+  std::deque<std::int64_t> times_;  // of the crashes in the window, oldest first; at most max_crashes + 1
+  std::uint32_t consecutive_ = 0;   // since a run of resetAfter
 };
 
 }  // namespace kai

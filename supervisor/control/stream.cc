@@ -185,6 +185,8 @@ void FrameStream::flush() {
     return;
   }
   watch();
+  const auto handlers = handlers_;
+  if (handlers->drained) handlers->drained();
 }
 
 void FrameStream::written(std::size_t count) {

@@ -17,11 +17,11 @@ namespace kai {
 
 struct StreamLimits {
   std::size_t frame_bytes = kMaxFrameBytes + kEnvelopeOverheadBytes;
-  std::size_t queue_bytes = 8U << 20;                 ///< written by us, not yet read by the peer
+  std::size_t queue_bytes = 8U << 20;  ///< written by us, not yet read by the peer
   std::size_t queue_messages = 1024;
-  std::size_t descriptors = 0;                        ///< waiting to be taken; 0: the kernel drops what is sent
-  std::chrono::milliseconds frame_deadline{10'000};   ///< from a frame's first byte to its last
-  std::chrono::milliseconds write_deadline{30'000};   ///< without a byte read by the peer while some wait
+  std::size_t descriptors = 0;                       ///< waiting to be taken; 0: the kernel drops what is sent
+  std::chrono::milliseconds frame_deadline{10'000};  ///< from a frame's first byte to its last
+  std::chrono::milliseconds write_deadline{30'000};  ///< without a byte read by the peer while some wait
 };
 
 class FrameStream {
@@ -31,6 +31,8 @@ class FrameStream {
     std::function<void(std::string_view body)> frame;
     /// Once, and the last call. `by_peer`: it closed or died; else it broke a limit.
     std::function<void(const std::string& reason, bool by_peer)> closed;
+    /// Everything queued is written. May be absent.
+    std::function<void()> drained;
   };
 
   FrameStream(EventLoop& loop, Fd socket, const StreamLimits& limits, Handlers handlers);
@@ -38,7 +40,8 @@ class FrameStream {
   FrameStream(const FrameStream&) = delete;
   FrameStream& operator=(const FrameStream&) = delete;
 
-  /// Queues one frame; everything queued in one round of the loop goes out in one write. A full queue closes the stream.
+  /// Queues one frame; everything queued in one round of the loop goes out in one write. A full queue closes the
+  /// stream.
   void send(std::string_view body);
   /// Closes once everything queued is written; nothing more is read.
   void finish();
@@ -58,7 +61,7 @@ class FrameStream {
   enum class Read {
     kNothing,  // no more now, or the stream is closed or destroyed
     kSome,
-    kFull,     // as much as there was room for: there may be more
+    kFull,  // as much as there was room for: there may be more
   };
   Read read_some();
   bool deliver_frames();

@@ -70,10 +70,10 @@ void check_seccomp(Checks& checks) {
                                : Check{"seccomp filter", Status::kMissing, filter.text(),
                                        "use a kernel with CONFIG_SECCOMP_FILTER; in a container, allow seccomp(2)"});
   const Answer listener = ask_child([] { return install_filter(SECCOMP_FILTER_FLAG_NEW_LISTENER); });
-  checks.push_back(listener.ok() ? Check{"seccomp notify", Status::kOk, "user notification is there", ""}
-                                 : Check{"seccomp notify", Status::kDegraded,
-                                         listener.text() + "; denials will not be seen live",
-                                         "use Linux 5.0 or newer; a filter with a listener may already be in force here"});
+  checks.push_back(listener.ok()
+                       ? Check{"seccomp notify", Status::kOk, "user notification is there", ""}
+                       : Check{"seccomp notify", Status::kDegraded, listener.text() + "; denials will not be seen live",
+                               "use Linux 5.0 or newer; a filter with a listener may already be in force here"});
 }
 
 void check_landlock(Checks& checks) {

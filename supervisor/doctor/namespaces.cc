@@ -1,13 +1,12 @@
 // Namespaces as an agent gets them: always inside a user namespace of its own, made by this very user.
 #include <sched.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
-#include <csignal>
+#include <utility>
 
+#include "base/fd.h"
 #include "base/unix.h"
 #include "supervisor/doctor/check.h"
 #include "supervisor/doctor/probe.h"
@@ -72,55 +71,79 @@ Answer write_maps(pid_t child) {
   return {};
 }
 
-/// A private mount tree with a proc of the namespace's own: what `kind` of process 1 does.
+/// A proc of the process's own pid namespace, in mounts of its own.
 Answer mount_proc() {
   if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) < 0) return failed("make mounts private");
   if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) < 0) return failed("mount proc");
   return {};
 }
 
-/// Makes the namespaces, has the parent write the maps, and mounts proc as the first process in them.
-Answer in_new_namespaces(int ready_write, int go_read) {
+struct Handshake {
+  std::pair<Fd, Fd> ready;  // the namespaces are made
+  std::pair<Fd, Fd> go;     // the id maps are written
+};
+
+/// In the child: makes the namespaces, waits for its maps, and mounts proc as the first process in there.
+Answer enter(Handshake& handshake) {
   if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID) < 0) return failed("unshare");
+  handshake.go.second.reset();
   char byte = 0;
-  if (write(ready_write, &byte, 1) != 1 || read(go_read, &byte, 1) != 1) return failed("wait for the id maps");
-  if (byte != 'y') return {EPERM, "id maps"};
+  if (write(handshake.ready.second.get(), &byte, 1) != 1) return failed("write");
+  if (read(handshake.go.first.get(), &byte, 1) != 1) return {ECHILD, "wait for the id maps"};
   return ask_child(mount_proc);
 }
 
-struct Maps {
-  Answer maps;
-  Answer proc;
-};
+/// In its parent: writes the maps when it is there.
+Answer let_in(Handshake& handshake, pid_t child) {
+  handshake.ready.second.reset();
+  char byte = 0;
+  if (read(handshake.ready.first.get(), &byte, 1) != 1) return {};  // it failed before, and says so itself
+  Answer written = write_maps(child);
+  if (written.ok() && write(handshake.go.second.get(), &byte, 1) != 1) return failed("write");
+  return written;
+}
 
-Maps ask_maps_and_proc() {
+Answer map_and_mount() {
+  // As root a proc that nothing covers is mounted first, as the keeper does: else none may be mounted within.
+  if (geteuid() == 0 && unshare(CLONE_NEWNS) == 0) static_cast<void>(mount_proc());
   auto ready = make_pipe();
   auto go = make_pipe();
-  if (!ready || !go) return {failed("pipe2"), failed("pipe2")};
-  Maps result;
-  // Two children: one enters, the other, its elder, writes the maps as the keeper would.
-  result.proc = ask_child([&]() -> Answer {
-    const pid_t parent = getpid();
-    const Answer answer = ask_child([&] {
-      ready->first.reset();
-      go->second.reset();
-      // As root a proc that nothing covers is mounted first, as the keeper does: else none may be mounted within.
-      if (geteuid() == 0 && unshare(CLONE_NEWNS) == 0) static_cast<void>(mount_proc());
-      const pid_t inner = fork();
-      if (inner < 0) return failed("fork");
-      if (inner == 0) {
-        const Answer entered = in_new_namespaces(ready->second.get(), go->first.get());
-        _exit(entered.error_number);
-      }
-      ready->second.reset();
-      go->first.reset();
-      return Answer();
-    });
-    static_cast<void>(parent);
-    return answer;
-  });
-  return result;
+  if (!ready || !go) return failed("pipe2");
+  Handshake handshake{std::move(*ready), std::move(*go)};
+  return ask_child([&] { return enter(handshake); }, [&](pid_t child) { return let_in(handshake, child); });
+}
+
+void check_maps_and_proc(Checks& checks) {
+  const Answer answer = ask_child(map_and_mount);
+  const bool maps = answer.ok() || answer.step == "make mounts private" || answer.step == "mount proc";
+  const bool root = geteuid() == 0;
+  checks.push_back(maps
+                       ? Check{"id maps", Status::kOk, root ? "a range of 65536 ids for each agent" : "own id only", ""}
+                       : Check{"id maps", Status::kMissing, answer.text(),
+                               "run kaid on the host; in a container, give it ids from 1879048192 on (uid_map)"});
+  checks.push_back(answer.ok()
+                       ? Check{"private proc", Status::kOk, "mounted in a new user and pid namespace", ""}
+                       : Check{"private proc", Status::kMissing, answer.text(),
+                               "a container that covers parts of /proc forbids this: run kaid on the host, or give the "
+                               "container an uncovered /proc (docker: --security-opt systempaths=unconfined)"});
+}
+
+/// setgroups(2) is denied in the user namespace of an ordinary user (user_namespaces(7)).
+void check_groups(Checks& checks) {
+  checks.push_back(geteuid() == 0
+                       ? Check{"groups", Status::kOk, "agents have none of kaid's groups", ""}
+                       : Check{"groups", Status::kDegraded,
+                               "an ordinary user cannot drop its supplementary groups: agents keep them, for "
+                               "the host files that they are shown",
+                               "run kaid as root, or as a user without supplementary groups"});
 }
 
 }  // namespace
+
+void check_namespaces(Checks& checks) {
+  check_each(checks);
+  check_maps_and_proc(checks);
+  check_groups(checks);
+}
+
 }  // namespace kai::doctor

@@ -44,9 +44,11 @@ int wait_for(pid_t child, bool ended) {
 
 }  // namespace
 
-Answer failed(const char* step) { return {errno, step}; }
+Answer failed(const char* step) {
+  return {errno, step};
+}
 
-Answer ask_child(const std::function<Answer()>& ask) {
+Answer ask_child(const std::function<Answer()>& ask, const std::function<Answer(pid_t child)>& beside) {
   auto pipe = make_pipe();
   if (!pipe) return {pipe.error().error_number, "pipe2"};
   const pid_t child = fork();
@@ -59,9 +61,11 @@ Answer ask_child(const std::function<Answer()>& ask) {
     _exit(0);
   }
   pipe->second.reset();
+  Answer own = beside ? beside(child) : Answer();
   std::string bytes;
-  const bool ended = read_patiently(pipe->first.get(), bytes);
+  const bool ended = own.ok() && read_patiently(pipe->first.get(), bytes);
   wait_for(child, ended);
+  if (!own.ok()) return own;
   Message message{};
   if (bytes.size() != sizeof message) return {ended ? ECHILD : ETIMEDOUT, "the probe died"};
   std::memcpy(&message, bytes.data(), sizeof message);

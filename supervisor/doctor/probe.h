@@ -23,7 +23,8 @@ struct Answer {
 Answer failed(const char* step);
 
 /// Runs `ask` in a forked child, which ends with it. A child that dies or does not end within 60 s counts as failed.
-Answer ask_child(const std::function<Answer()>& ask);
+/// `beside` runs here meanwhile; if it fails, the child is ended and that is the answer.
+Answer ask_child(const std::function<Answer()>& ask, const std::function<Answer(pid_t child)>& beside = {});
 
 /// Runs a program and gives the first line of its output; an error where it could not be run or failed.
 Result<std::string> first_line_of(const std::string& program, const std::string& argument);

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/securebits.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -77,9 +79,15 @@ Result<> give_up_privilege(const Identity& identity) {
   if (setresgid(identity.control_gid, identity.control_gid, identity.control_gid) < 0)
     return errno_failure("setresgid");
   // Kept across the change of ids only so that the bounding set can be emptied after it.
-  if (prctl(PR_SET_KEEPCAPS, 1) < 0) return errno_failure("prctl", "PR_SET_KEEPCAPS");
+  if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) < 0) return errno_failure("prctl", "PR_SET_SECUREBITS");
   if (setresuid(identity.control_uid, identity.control_uid, identity.control_uid) < 0)
     return errno_failure("setresuid");
+  // What was kept is permitted, not effective (capabilities(7)).
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  std::array<__user_cap_data_struct, 2> sets{};
+  if (syscall(SYS_capget, &header, sets.data()) < 0) return errno_failure("capget");
+  for (__user_cap_data_struct& set : sets) set.effective = set.permitted;
+  if (syscall(SYS_capset, &header, sets.data()) < 0) return errno_failure("capset");
   return sandbox::drop_capabilities();
 }
 

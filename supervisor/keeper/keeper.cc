@@ -28,7 +28,9 @@ constexpr auto kSetUpDeadline = std::chrono::seconds(10);
 constexpr auto kControlWindow = std::chrono::seconds(60);
 constexpr std::size_t kControlDeaths = 5;  // in that window: something is broken for good
 constexpr int kWatchdogMs = 250;
-constexpr int kDyingGroupMs = 20;
+// New starters are made when no start was asked for in this time: making one takes a millisecond of a cpu, which an
+// agent that has just been started needs more.
+constexpr auto kRefillDelay = std::chrono::milliseconds(20);
 
 // Agents' id ranges: 1,024 ids each from 0x70000000, above every range that Debian, systemd or containers use, and
 // below 2^31, where some programs stop to understand uids.
@@ -117,17 +119,16 @@ void Keeper::dispatch(int fd) {
   if (found == instance_of_.end()) return;
   Agent& agent = agents_.at(found->second);
   if (fd == agent.pidfd.get()) return on_agent_exit(agent);
+  if (agent.cgroup && fd == agent.cgroup->oom_event_fd()) return on_oom(agent);
   on_report(agent);
 }
 
 int Keeper::next_timeout_ms() const {
-  if (!dying_groups_.empty()) return kDyingGroupMs;
+  if (!dying_groups_.empty() || refill_at_) return static_cast<int>(kRefillDelay.count());
   const bool setting_up =
       std::any_of(agents_.begin(), agents_.end(), [](const auto& entry) { return entry.second.request != 0; });
-  if (refill_wanted_ && !setting_up) return 0;
   const bool watching = cgroups_.backend() == sandbox::CgroupTree::Backend::kNone && !agents_.empty();
-  if (watching || setting_up || stop_deadline_) return kWatchdogMs;
-  return -1;
+  return watching || setting_up || stop_deadline_ ? kWatchdogMs : -1;
 }
 
 void Keeper::on_tick() {
@@ -143,8 +144,8 @@ void Keeper::on_tick() {
   }
   if (cgroups_.backend() == sandbox::CgroupTree::Backend::kNone) watch_memory();
   remove_groups();
-  if (refill_wanted_ && !setting_up && !stop_deadline_) {
-    refill_wanted_ = false;
+  if (refill_at_ && now >= *refill_at_ && !setting_up && !stop_deadline_) {
+    refill_at_.reset();
     if (auto done = starters_.refill(); !done) say("cannot start kai-agent-host: " + done.error().message());
   }
   if (stop_deadline_ && now > *stop_deadline_) {
@@ -227,6 +228,7 @@ void Keeper::fail(std::uint64_t request, const std::string& step, const Error& e
 void Keeper::on_control_packet() {
   auto packet = receive_packet(control_.channel.get(), kMaxRequestBytes, MSG_DONTWAIT);
   if (!packet && packet.error().error_number == EAGAIN) return;
+  if (!packet && packet.error().error_number == ECONNRESET) packet = Packet{};  // it ended with answers unread
   if (!packet) {
     say("request of control: " + packet.error().message());
     (void)signal_pidfd(control_.pidfd.get(), SIGKILL);  // out of its mind; on_control_exit starts another
@@ -337,7 +339,7 @@ Result<> Keeper::begin_spawn(Agent& agent, const Fd& spec_fd, std::vector<Fd> fd
   if (auto done = use_cgroup(agent, *spec, step); !done) return done;
   step = "starter";
   auto starter = starters_.take();
-  refill_wanted_ = true;
+  refill_at_ = Clock::now() + kRefillDelay;
   if (!starter) return tl::unexpected(starter.error());
   agent.starter = std::move(*starter);
 
@@ -397,6 +399,22 @@ void Keeper::on_forked(Agent& agent, pid_t pid) {
     return set_up_failed(agent, "starter", Error{"epoll_ctl", errno, ""});
   }
   instance_of_[agent.pidfd.get()] = agent.instance;
+  const int oom = agent.cgroup ? agent.cgroup->oom_event_fd() : -1;
+  if (oom < 0) return;
+  event.data.fd = oom;
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, oom, &event) < 0) {
+    return set_up_failed(agent, "cgroup", Error{"epoll_ctl", errno, ""});
+  }
+  instance_of_[oom] = agent.instance;
+}
+
+// What is left of a tree that lost a process to its memory limit is not what it believes to be.
+void Keeper::on_oom(Agent& agent) {
+  const int oom = agent.cgroup->oom_event_fd();
+  instance_of_.erase(oom);
+  (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, oom, nullptr);
+  agent.watchdog_kills = 1;
+  kill(agent);
 }
 
 void Keeper::on_verified(Agent& agent) {
@@ -451,7 +469,7 @@ void Keeper::on_agent_exit(Agent& agent) {
   exited->set_oom_kills(agent.watchdog_kills);
   if (agent.cgroup) {
     const auto usage = agent.cgroup->usage();
-    exited->set_oom_kills(usage.oom_kills);
+    exited->set_oom_kills(std::max(usage.oom_kills, agent.watchdog_kills));
     exited->set_pids_refused(usage.pids_refused);
   }
   release(agent);
@@ -460,6 +478,7 @@ void Keeper::on_agent_exit(Agent& agent) {
 
 void Keeper::release(Agent& agent) {
   if (agent.pidfd) instance_of_.erase(agent.pidfd.get());
+  if (agent.cgroup) instance_of_.erase(agent.cgroup->oom_event_fd());
   if (agent.cgroup && !agent.cgroup->remove()) dying_groups_.push_back(std::move(*agent.cgroup));
   agents_.erase(agent.instance);
 }
@@ -502,8 +521,9 @@ void Keeper::on_usage(std::uint64_t id, std::uint64_t instance) {
 
 void Keeper::watch_memory() {
   for (auto& [instance, agent] : agents_) {
-    if (agent.pid == 0 || agent.watchdog_kills > 0 || tree_usage(agent.pid).memory_bytes <= agent.memory_limit)
-      continue;
+    if (agent.pid == 0 || agent.watchdog_kills > 0) continue;
+    if (tree_usage(agent.pid).memory_bytes <= agent.memory_limit) continue;
+    if (exact_tree_memory(agent.pid) <= agent.memory_limit) continue;
     agent.watchdog_kills = 1;
     kill(agent);
   }
@@ -531,6 +551,7 @@ void Keeper::begin_stop() {
     return;
   }
   stop_deadline_ = Clock::now() + kStopDeadline;
+  refill_at_.reset();
   service_manager_.notify("STOPPING=1");
   Reply message;
   message.mutable_stopping();

@@ -45,8 +45,8 @@ class Keeper {
     pid_t pid = 0;
     Fd pidfd;
     std::optional<sandbox::AgentCgroup> cgroup;
-    std::uint64_t memory_limit = 0;  // watched here where there is no cgroup
-    std::uint32_t watchdog_kills = 0;
+    std::uint64_t memory_limit = 0;    // watched here where there is no cgroup
+    std::uint32_t watchdog_kills = 0;  // ended here for its memory, not by the kernel
     std::vector<std::string> degraded;
     Clock::time_point asked;
   };
@@ -79,6 +79,7 @@ class Keeper {
   void on_verified(Agent& agent);
   void set_up_failed(Agent& agent, const std::string& step, const Error& error);
   void on_agent_exit(Agent& agent);
+  void on_oom(Agent& agent);
   void release(Agent& agent);
   void kill(const Agent& agent);
   void kill_all();
@@ -108,7 +109,7 @@ class Keeper {
   std::map<int, std::uint64_t> instance_of_;        // by descriptor in the epoll: starter channel or pidfd
   std::vector<sandbox::AgentCgroup> dying_groups_;  // rmdir said EBUSY: the kernel still lets go
   std::optional<Clock::time_point> stop_deadline_;
-  bool refill_wanted_ = true;
+  std::optional<Clock::time_point> refill_at_ = Clock::now();
   int exit_status_ = 0;
 };
 

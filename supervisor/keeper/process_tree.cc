@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <filesystem>
 #include <sstream>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "base/unix.h"
@@ -13,16 +15,21 @@ namespace {
 
 constexpr std::size_t kMaxProcesses = 1 << 16;  // a tree that grows while it is read shall not hold the keeper
 
-void add(pid_t pid, TreeUsage& usage) {
+/// Resident, without what is shared with files.
+std::uint64_t resident_memory(pid_t pid) {
   static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  const auto statm = read_file("/proc/" + std::to_string(pid) + "/statm");  // proc_pid_statm(5): size resident shared …
+  if (!statm) return 0;                                                     // it ended
+  std::istringstream fields(*statm);
+  std::uint64_t size = 0, resident = 0, shared = 0;
+  fields >> size >> resident >> shared;
+  return (resident - shared) * page;
+}
+
+void add(pid_t pid, TreeUsage& usage) {
   static const auto tick_us = 1'000'000 / static_cast<std::uint64_t>(sysconf(_SC_CLK_TCK));
   const std::string process = "/proc/" + std::to_string(pid);
-  if (const auto statm = read_file(process + "/statm")) {  // proc_pid_statm(5): size resident shared …
-    std::istringstream fields(*statm);
-    std::uint64_t size = 0, resident = 0, shared = 0;
-    fields >> size >> resident >> shared;
-    usage.memory_bytes += (resident - shared) * page;
-  }
+  usage.memory_bytes += resident_memory(pid);
   if (const auto stat = read_file(process + "/stat")) {  // proc_pid_stat(5): utime and stime are fields 14 and 15
     std::istringstream fields(stat->substr(stat->rfind(')') + 1));
     std::string skipped;
@@ -34,22 +41,51 @@ void add(pid_t pid, TreeUsage& usage) {
   ++usage.pids;
 }
 
+/// What this process holds of memory that is in no file, each page divided by the processes that share it.
+std::uint64_t proportional_memory(pid_t pid) {
+  const auto rollup = read_file("/proc/" + std::to_string(pid) + "/smaps_rollup");
+  // A process can forbid that (PR_SET_DUMPABLE): then what it shares is counted as its own.
+  if (!rollup) return resident_memory(pid);
+  std::istringstream lines(*rollup);
+  std::string line;
+  std::uint64_t kib = 0;
+  while (std::getline(lines, line)) {
+    std::istringstream fields(line);
+    std::string name;
+    std::uint64_t value = 0;
+    if (fields >> name >> value && (name == "Pss_Anon:" || name == "Pss_Shmem:")) kib += value;
+  }
+  return kib << 10;
+}
+
+/// The tree, parents first. Each thread has children of its own.
+std::vector<pid_t> tree_of(pid_t root) {
+  std::vector<pid_t> tree = {root};
+  for (std::size_t at = 0; at < tree.size() && tree.size() < kMaxProcesses; ++at) {
+    const std::string tasks = "/proc/" + std::to_string(tree[at]) + "/task";
+    std::error_code ended;  // the process, while it is looked at
+    for (std::filesystem::directory_iterator task(tasks, ended), end; !ended && task != end; task.increment(ended)) {
+      const auto children = read_file(task->path().string() + "/children");
+      if (!children) continue;
+      std::istringstream list(*children);
+      for (pid_t child = 0; list >> child;) tree.push_back(child);
+    }
+  }
+  return tree;
+}
+
 }  // namespace
 
 TreeUsage tree_usage(pid_t root) {
   TreeUsage usage;
-  std::vector<pid_t> open = {root};
-  while (!open.empty() && usage.pids < kMaxProcesses) {
-    const pid_t pid = open.back();
-    open.pop_back();
-    add(pid, usage);
-    const std::string id = std::to_string(pid);
-    const auto children = read_file("/proc/" + id + "/task/" + id + "/children");
-    if (!children) continue;
-    std::istringstream list(*children);
-    for (pid_t child = 0; list >> child;) open.push_back(child);
-  }
+  for (const pid_t pid : tree_of(root)) add(pid, usage);
   return usage;
+}
+
+std::uint64_t exact_tree_memory(pid_t root) {
+  std::uint64_t bytes = 0;
+  for (const pid_t pid : tree_of(root)) bytes += proportional_memory(pid);
+  return bytes;
 }
 
 }  // namespace kai::keeper

@@ -8,12 +8,16 @@
 namespace kai::keeper {
 
 struct TreeUsage {
-  std::uint64_t memory_bytes = 0;  ///< resident, without what is shared with files
-  std::uint64_t cpu_us = 0;        ///< of the processes that live
+  /// Resident, without what is shared with files; at most: what forked processes still share counts for each of them.
+  std::uint64_t memory_bytes = 0;
+  std::uint64_t cpu_us = 0;  ///< of the processes that live
   std::uint32_t pids = 0;
 };
 
 /// `root` and all its descendants: as it is the first process of a pid namespace, orphans stay below it.
 TreeUsage tree_usage(pid_t root);
+
+/// The memory alone, with what is shared counted once: exact, and a hundred times the work.
+std::uint64_t exact_tree_memory(pid_t root);
 
 }  // namespace kai::keeper

@@ -5,6 +5,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <utility>
@@ -20,6 +21,16 @@ Result<Starters> Starters::open(const std::string& program, bool root) {
   Fd high(fcntl(fd->get(), F_DUPFD_CLOEXEC, kStarterChannelFd + 1));
   if (!high) return errno_failure("fcntl F_DUPFD_CLOEXEC");
   return Starters(std::move(high), root);
+}
+
+Starters::~Starters() {
+  // Both cannot fail for a child that nobody else waits for.
+  for (const Starter& starter : ready_) static_cast<void>(signal_pidfd(starter.pidfd.get(), SIGKILL));
+  for (const Starter& starter : ready_) {
+    siginfo_t info{};
+    while (waitid(P_PIDFD, static_cast<id_t>(starter.pidfd.get()), &info, WEXITED) < 0 && errno == EINTR) {
+    }
+  }
 }
 
 Result<Starter> Starters::launch() const {

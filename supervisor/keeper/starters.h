@@ -25,6 +25,10 @@ class Starters {
  public:
   /// `program` is the path of kai-agent-host: opened once, so that every agent of this keeper runs the same file.
   static Result<Starters> open(const std::string& program, bool root);
+  Starters(Starters&&) = default;
+  Starters& operator=(Starters&&) = default;
+  /// Ends those that stand ready, and waits until they are gone: kaid leaves nothing behind.
+  ~Starters();
 
   /// A starter, the oldest that is ready, else a new one.
   Result<Starter> take();

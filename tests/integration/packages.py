@@ -88,7 +88,7 @@ class Probe(Agent):
                 return {"refused": name_of(error)}
         if msg.capability == "memory":
             try:
-                self.memory.set("key", 1)
+                await self.memory.set("key", 1)
             except Exception as error:
                 return {"error": str(error), "code": getattr(error, "code", "")}
             return {}

@@ -51,7 +51,7 @@ class Log(harness.DaemonTest):
                 assert outcome.code == 0, f"{outcome}\nlog:\n{cls.daemon.log[-4000:]}"
 
     def say(self, agent, data, stream=1):
-        self.send(agent, "print", {"hex": data.hex(), "stream": stream})
+        self.ok("send", agent, "print", "-", stdin=json.dumps({"hex": data.hex(), "stream": stream}))
 
     def test_records_have_the_contracts_keys(self):
         self.say("talker", b"a plain line\n")

@@ -2,9 +2,8 @@
 
 import json
 import os
-import pathlib
-import re
 import signal
+import socket
 import subprocess
 import unittest
 
@@ -95,9 +94,36 @@ class Run(harness.DaemonTest):
         for name, link in inside.items():
             self.assertNotEqual(link, os.readlink(f"/proc/self/ns/{name}"), name)
 
-    def test_only_lo_in_the_network(self):
-        interfaces = self.python('import json,socket;print(json.dumps([n for _,n in socket.if_nameindex()]))')
-        self.assertEqual(interfaces, ["lo"])
+    NETWORK = """
+import errno, json, socket, sys
+def connect(family, address):
+    with socket.socket(family, socket.SOCK_STREAM) as attempt:
+        attempt.settimeout(5)
+        return errno.errorcode.get(attempt.connect_ex(address), "connected")
+own = socket.create_server(("127.0.0.1", 0))
+port, directory = int(sys.argv[1]), sys.argv[2]
+print(json.dumps({"own loopback": connect(socket.AF_INET, own.getsockname()),
+    "loopback of the host": connect(socket.AF_INET, ("127.0.0.1", port)),
+    "unix socket of the host": connect(socket.AF_UNIX, directory + "/socket"),
+    "abstract socket of the host": connect(socket.AF_UNIX, "\\0" + directory),
+    "elsewhere": connect(socket.AF_INET, ("192.0.2.1", 80)) if len(sys.argv) == 3 else ""}))"""
+
+    def test_the_network_ends_at_its_own_loopback(self):
+        with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix, \
+                socket.socket(socket.AF_UNIX) as abstract:
+            unix.bind(str(self.scratch / "socket"))
+            abstract.bind("\0" + str(self.scratch))
+            unix.listen()
+            abstract.listen()
+            arguments = [str(tcp.getsockname()[1]), str(self.scratch)]
+            inside = self.python(self.NETWORK, *arguments)
+            self.assertEqual(inside, {
+                "own loopback": "connected", "loopback of the host": "ECONNREFUSED", "unix socket of the host": "ENOENT",
+                "abstract socket of the host": "ECONNREFUSED", "elsewhere": "ENETUNREACH"})
+            outside = json.loads(subprocess.run(["/usr/bin/python3", "-c", self.NETWORK, *arguments, "-"],
+                                                capture_output=True, text=True, check=True).stdout)
+            self.assertEqual([outside[name] for name in inside if name != "elsewhere"], ["connected"] * 4, outside)
+        (self.scratch / "socket").unlink()
 
     def test_files_of_the_host_are_not_there_and_system_files_cannot_be_written(self):
         errors = self.python('''

@@ -3,20 +3,29 @@
 import itertools
 import json
 import os
-import select
-import signal
 import socket
 import subprocess
 import tempfile
-import time
 
-BUILD = os.environ["KAI_BUILD"]  # build/PRESET
-SOURCE = os.environ["KAI_SOURCE"]  # the project
+SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get("KAI_BUILD", os.path.join(SOURCE, "build", "dev"))
 SDK = os.path.join(BUILD, "sdk")
 NODE = os.environ.get("KAI_NODE", "/usr/bin/node")
 PYTHON = "/usr/bin/python3"
+ESBUILD = os.environ.get("KAI_ESBUILD", "esbuild")
 AGENTS = os.path.join(SOURCE, "tests", "sdk", "agents")
 BUILT_AGENTS = os.path.join(BUILD, "tests", "sdk")
+
+# Puts the channel where it is inside the sandbox, then becomes the runner. subprocess can pass descriptors on only
+# under the numbers that they have.
+ON_DESCRIPTOR_3 = [
+    PYTHON,
+    "-I",
+    "-S",
+    "-c",
+    "import os, sys; fd = int(sys.argv[1]); os.dup2(fd, 3); fd == 3 or os.close(fd); "
+    "os.execv(sys.argv[2], sys.argv[2:])",
+]
 
 DEADLINE = 20  # seconds that any one answer may take, on a loaded machine with a sanitizer
 
@@ -64,11 +73,8 @@ class Runner:
         self.seen = []  # requests and notifications of the agent, in order
         self.answer_calls = None  # (method, params) → result, or raises RunnerError; None: UNAVAILABLE
         self._stderr = tempfile.TemporaryFile()
-        # Descriptor 3 as inside the sandbox, which pass_fds alone cannot arrange.
         self.process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$@" 3<&{agent.fileno()} {agent.fileno()}<&-', "sh", *command]
-            if agent.fileno() != 3
-            else command,
+            [*ON_DESCRIPTOR_3, str(agent.fileno()), *command],
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": os.path.join(SDK, "python"), **(environment or {})},
             pass_fds=[agent.fileno()],
             stdout=subprocess.PIPE,
@@ -92,6 +98,9 @@ class Runner:
     def send_line(self, line):
         self._host.sendall(line + b"\n")
 
+    def send_bytes(self, data):
+        self._host.sendall(data)
+
     def send(self, document):
         self.send_line(json.dumps(document, ensure_ascii=False).encode())
 
@@ -104,9 +113,6 @@ class Runner:
             self._buffer += data
         line, self._buffer = self._buffer.split(b"\n", 1)
         return json.loads(line)
-
-    def unread_is_there(self):
-        return bool(self._buffer) or bool(select.select([self._host], [], [], 0)[0])
 
     # ---- JSON-RPC
 
@@ -203,13 +209,6 @@ class Runner:
     def wait(self):
         return self.process.wait(timeout=DEADLINE)
 
-    def stop_process(self):
-        """SIGSTOP: nothing is read until continue_process()."""
-        self.process.send_signal(signal.SIGSTOP)
-
-    def continue_process(self):
-        self.process.send_signal(signal.SIGCONT)
-
     def stderr(self):
         self._stderr.seek(0)
         return self._stderr.read().decode(errors="replace")
@@ -219,5 +218,24 @@ class Runner:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
-def now():
-    return time.monotonic()
+class Package(tempfile.TemporaryDirectory):
+    """A root directory as the sandbox has it: the package in /agent, the Node SDK in /node_modules/@kai/agent."""
+
+    def __init__(self):
+        super().__init__(prefix="kai-sdk-test.")
+        modules = os.path.join(self.name, "node_modules", "@kai")
+        os.makedirs(modules)
+        os.symlink(os.path.join(SDK, "node"), os.path.join(modules, "agent"))
+        self.path = os.path.join(self.name, "agent")
+        os.mkdir(self.path)
+
+    def write(self, name, text):
+        path = os.path.join(self.path, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return path
+
+    def copy(self, source):
+        with open(source, encoding="utf-8") as file:
+            return self.write(os.path.basename(source), file.read())

@@ -20,8 +20,8 @@ export class Channel {
   #droppedLogs = 0;
 
   /**
-   * handler: request(method, params) → result, fault(thrown) → error body, answered(method) once the answer has been
-   * handed to the kernel, notification(method, params), closed().
+   * handler: request(method, params) → result, fault(thrown) → error body, notification(method, params), closed(),
+   * answered(method) once the answer has been handed to the kernel.
    */
   constructor(fd, handler) {
     this.#handler = handler;
@@ -83,7 +83,8 @@ export class Channel {
 
   #append(part) {
     this.#lineBytes += part.length;
-    if (this.#lineBytes > MAX_LINE) this.#line = []; // only counted on, up to its LF
+    if (this.#lineBytes > MAX_LINE)
+      this.#line = []; // only counted on, up to its LF
     else this.#line.push(part);
   }
 

@@ -3,7 +3,15 @@ import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
 const HOOKS = [
-  'onInit', 'onStart', 'onMessage', 'onUpgrade', 'onShutdown', 'onError', 'onHealthCheck', 'saveState', 'restoreState',
+  'onInit',
+  'onStart',
+  'onMessage',
+  'onUpgrade',
+  'onShutdown',
+  'onError',
+  'onHealthCheck',
+  'saveState',
+  'restoreState',
 ];
 
 /** Default export: a class, or an object with hooks; in CommonJS module.exports; else the module's own exports. */
@@ -13,7 +21,7 @@ export async function loadAgent(entry, context) {
   const agent = isConstructor(exported) ? new exported(context) : exported;
   if (!HOOKS.some((hook) => typeof agent?.[hook] === 'function')) {
     throw new TypeError(
-      `${entry}: the default export is neither a class nor an object with at least one of the hooks ${HOOKS.join(', ')}`,
+      `${entry}: the default export is neither a class nor an object with one of the hooks ${HOOKS.join(', ')}`,
     );
   }
   return agent;

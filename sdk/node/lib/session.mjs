@@ -1,5 +1,13 @@
 // The host's requests, each carried out by a hook of the agent. The host decides the order; only `init` must be first.
-import { asError, agentErrorBody, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcFault, SERVER_ERROR } from './faults.mjs';
+import {
+  asError,
+  agentErrorBody,
+  INVALID_PARAMS,
+  INVALID_REQUEST,
+  METHOD_NOT_FOUND,
+  RpcFault,
+  SERVER_ERROR,
+} from './faults.mjs';
 import { createContext } from './context.mjs';
 import { decodeMessage, encodeAnswer, isMessage } from './payload.mjs';
 import { Health } from './health.mjs';
@@ -106,7 +114,8 @@ export class Session {
     this.#health.active();
     try {
       const answer = await this.#hook('onMessage', decodeMessage(message));
-      if (isMessage(answer) && answer.type === 'error') throw new Error(answer.error?.message ?? 'the agent answered an error');
+      if (isMessage(answer) && answer.type === 'error')
+        throw new Error(answer.error?.message ?? 'the agent answered an error');
       return encodeAnswer(answer);
     } finally {
       this.#serving -= 1;

@@ -8,7 +8,15 @@ import select
 import socket
 from collections import deque
 
-from kai._errors import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, SERVER_ERROR, AgentError, RpcFault, from_error_body
+from kai._errors import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    SERVER_ERROR,
+    AgentError,
+    RpcFault,
+    from_error_body,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kai.types import AgentLimits, AgentManifest, Permission
 
 MAX_LOG_TEXT = 64 << 10  # characters
+VALUES = ("payload", "value", "data")
 
 
 class Caller:
@@ -22,7 +23,8 @@ class Caller:
         self.in_plain_hook = False
 
     def __call__(self, method: str, params: Dict[str, Any], finish: Callable[[Dict[str, Any]], Any]) -> Any:
-        given = {name: value for name, value in params.items() if value is not None or name in ("payload", "value", "data")}
+        # An option that was not given is left out; None as a value is JSON's null.
+        given = {name: value for name, value in params.items() if value is not None or name in VALUES}
         if self.in_plain_hook:
             return finish(self._channel.call_and_wait(method, given))
         return self._call(method, given, finish)
@@ -118,10 +120,10 @@ class Context:
         self.call = Caller(channel)
         self.memory = Memory(self.call)
         self.log = Log(channel)
-        self.manifest: AgentManifest = init.get("manifest") or {}
+        self.manifest: AgentManifest = init.get("manifest") or {}  # type: ignore[assignment]
         self.capabilities: List[str] = init.get("capabilities") or []
         self.permissions: List[Permission] = init.get("permissions") or []
-        self.limits: AgentLimits = init.get("limits") or {}
+        self.limits: AgentLimits = init.get("limits") or {}  # type: ignore[assignment]
 
     def send(self, to: str, capability: str, payload: Any, timeout: Optional[float]) -> Any:
         params = {

@@ -22,7 +22,8 @@ def load_agent_class(entry: str) -> Type[Agent]:
         if isinstance(value, type) and issubclass(value, Agent) and value.__module__ == module.__name__
     ]
     # A class that another one of them derives from is a base, not the agent.
-    leaves = [cls for cls in dict.fromkeys(found) if not any(other is not cls and issubclass(other, cls) for other in found)]
+    bases = {base for cls in found for base in cls.__mro__[1:]}
+    leaves = [cls for cls in dict.fromkeys(found) if cls not in bases]
     if len(leaves) == 1:
         return leaves[0]
     names = ", ".join(cls.__name__ for cls in leaves) or "none"

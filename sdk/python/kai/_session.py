@@ -1,4 +1,5 @@
-"""The host's requests, each carried out by a hook of the agent. The host decides the order; only `init` must be first."""
+"""The host's requests, each carried out by a hook of the agent. The host decides the order; only `init` must be
+first."""
 
 from __future__ import annotations
 
@@ -120,6 +121,7 @@ class Session:
         if self._serving >= self._max_serving:
             message = f"{self._serving} messages are being served, the limit"
             raise RpcFault(SERVER_ERROR, message, "BUSY", retryable=True)
+        assert self._agent is not None
         if type(self._agent).on_message is Agent.on_message:
             raise RpcFault(SERVER_ERROR, "the agent has no on_message", "UNKNOWN_CAPABILITY")
         self._serving += 1

@@ -1,3 +1,5 @@
 // A library that is no agent.
 extern "C" int answer();
-int answer() { return 42; }
+int answer() {
+  return 42;
+}

@@ -2,4 +2,6 @@
 #include <kai/abi.h>
 
 const unsigned kai_agent_abi = KAI_AGENT_ABI + 1;
-int kai_agent_main(int fd) { return fd; }
+int kai_agent_main(int fd) {
+  return fd;
+}

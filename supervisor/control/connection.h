@@ -1,0 +1,89 @@
+// One operator's connection: requests in, responses out, several at a time. Requests answer through a Responder, which
+// outlives the connection if it has to.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "proto/control.pb.h"
+#include "supervisor/control/failure.h"
+#include "supervisor/control/stream.h"
+
+namespace kai {
+
+class Responder;
+
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  struct Handlers {
+    std::function<void(const control::Request&, std::vector<Fd>, Responder)> request;
+    std::function<void(const std::string& reason)> closed;  ///< once; its owner lets it go
+  };
+
+  Connection(EventLoop& loop, Fd socket, Handlers handlers);
+
+  [[nodiscard]] bool idle() const { return requests_.empty(); }
+  /// Loop time of the last request, or of the connection itself.
+  [[nodiscard]] std::int64_t last_used() const { return last_used_; }
+  /// Answers with a failure that belongs to no request, and closes.
+  void refuse(const Failure& failure);
+  /// Closes, as if the peer had.
+  void evict(const std::string& reason);
+
+ private:
+  friend class Responder;
+  struct Open {
+    std::function<void()> gone;  // the client went before the answer
+    std::function<void()> drained;
+  };
+
+  void receive(std::string_view body);
+  void send(control::Response response, std::uint64_t id);
+  void finish(std::uint64_t id);
+  void on_closed(const std::string& reason);
+  void on_drained();
+  void arm_idle_timer();
+
+  EventLoop& loop_;
+  Handlers handlers_;
+  std::map<std::uint64_t, Open> requests_;  // in progress
+  bool drain_watched_ = false;
+  std::int64_t last_used_;
+  Timer idle_timer_;
+  FrameStream stream_;
+};
+
+/// The answer to one request. Copies stand for the same answer; after its last word nothing more is sent.
+class Responder {
+ public:
+  Responder(std::weak_ptr<Connection> connection, std::uint64_t id) : connection_(std::move(connection)), id_(id) {}
+
+  // Last words.
+  void done(std::string json = {}, const std::vector<std::string>& warnings = {}) const;
+  void fail(const Failure& failure, std::string document = {}) const;
+  void run_exited(bool signaled, int code, const std::string& message) const;
+
+  void record(std::string_view json) const;
+  void run_started(int pid) const;
+  void progress(const std::string& text) const;
+
+  /// The client went before the last word.
+  void on_gone(std::function<void()> action) const;
+  /// Everything sent so far has been written. Called again and again; not from within a send.
+  void on_drained(std::function<void()> action) const;
+  [[nodiscard]] bool open() const;
+  [[nodiscard]] std::size_t queued_bytes() const;
+  /// Requests of one connection have this in common (Signal finds its run by it).
+  [[nodiscard]] const void* connection_key() const { return connection_.lock().get(); }
+
+ private:
+  [[nodiscard]] std::shared_ptr<Connection> live() const;
+  std::weak_ptr<Connection> connection_;
+  std::uint64_t id_;
+};
+
+}  // namespace kai

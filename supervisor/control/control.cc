@@ -1,0 +1,86 @@
+#include "supervisor/control/control.h"
+
+#include <unistd.h>
+
+namespace kai {
+namespace {
+
+std::string joined(const google::protobuf::RepeatedPtrField<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ",") + word;
+  return text;
+}
+
+}  // namespace
+
+Control::Control(const Environment& environment, const std::string& log_directory)
+    : environment_(environment),
+      agents_(environment_),
+      runs_(environment_),
+      operations_{environment_, agents_, runs_, log_directory},
+      api_(environment.loop, environment.log,
+           {geteuid(), environment.hello.operator_uid(), environment.hello.socket_gid()},
+           [this](const control::Request& request, std::vector<Fd> descriptors, const Responder& responder) {
+             handle_request(operations_, request, std::move(descriptors), responder);
+           }) {}
+
+Result<> Control::start() {
+  environment_.keeper.set_events({.stopping = [this] { stop(); },
+                                  .reload = [this] { reload(); },
+                                  .lost = [this](const std::string& reason) { lost_keeper(reason); }});
+  if (auto loaded = agents_.load(); !loaded) return loaded;
+  // Packages that a refused or interrupted registration left; before anybody can register another.
+  const auto in_use = environment_.registry.packages_in_use();
+  if (!in_use) return tl::unexpected(in_use.error());
+  if (auto removed = environment_.packages.remove_unreferenced(*in_use); !removed) return removed;
+  const std::string path = environment_.hello.runtime_dir() + "/kaid.sock";
+  if (auto listening = api_.listen(path); !listening) return listening;
+  announce(path);
+  keeper::Request ready;
+  ready.mutable_ready();
+  environment_.keeper.request(std::move(ready), {}, nullptr);
+  agents_.start_desired();
+  return {};
+}
+
+void Control::announce(const std::string& path) {
+  const keeper::Hello& hello = environment_.hello;
+  environment_.log.write(LogLevel::kInfo, "", "started", "kaid serves",
+                         {{"version", KAI_VERSION},
+                          {"mode", hello.root() ? "root" : "user"},
+                          {"cgroups", hello.cgroup_backend()},
+                          {"agents", agents_.all().size()},
+                          {"socket", path}});
+  if (hello.missing_size() == 0) return;
+  environment_.log.write(LogLevel::kWarn, "", "kai.degraded",
+                         "this machine does not give every layer of the sandbox; see 'kaictl doctor'",
+                         {{"missing", joined(hello.missing())}});
+}
+
+void Control::stop() {
+  if (operations_.stopping) return;
+  operations_.stopping = true;
+  environment_.log.write(LogLevel::kInfo, "", "kai.stopping", "kaid stops its agents and ends");
+  api_.stop_listening();
+  agents_.shut_down([this] {
+    runs_.shut_down([this] {
+      environment_.log.write(LogLevel::kInfo, "", "kai.stopped", "kaid ends");
+      // What was answered last goes out before the loop ends.
+      environment_.loop.defer([this] { environment_.loop.stop(); });
+    });
+  });
+}
+
+void Control::reload() {
+  environment_.log.write(LogLevel::kInfo, "", "kai.policy_loaded",
+                         "configuration was read again; there is the built-in policy only",
+                         {{"policy", environment_.policy.name}});
+}
+
+void Control::lost_keeper(const std::string& reason) {
+  environment_.log.write(LogLevel::kError, "", "error", reason);
+  exit_status_ = 1;
+  environment_.loop.stop();
+}
+
+}  // namespace kai

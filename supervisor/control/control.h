@@ -1,0 +1,37 @@
+// Everything of control that begins after the keeper's hello: made in order, run, and taken apart in reverse.
+#pragma once
+
+#include <string>
+
+#include "supervisor/control/agents.h"
+#include "supervisor/control/operator_api.h"
+#include "supervisor/control/requests.h"
+
+namespace kai {
+
+class Control {
+ public:
+  /// All of it is borrowed.
+  Control(const Environment& environment, const std::string& log_directory);
+
+  /// Loads the agents, opens kaid.sock, tells the keeper, and starts what is desired running.
+  Result<> start();
+  /// Stops agents and runs, keeping `desired`, takes the socket away, and ends the loop.
+  void stop();
+
+  [[nodiscard]] int exit_status() const { return exit_status_; }
+
+ private:
+  void announce(const std::string& socket);
+  void reload();
+  void lost_keeper(const std::string& reason);
+
+  Environment environment_;
+  Agents agents_;
+  Runs runs_;
+  Operations operations_;
+  OperatorApi api_;
+  int exit_status_ = 0;
+};
+
+}  // namespace kai

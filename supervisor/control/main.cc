@@ -1,0 +1,68 @@
+// kai-control: the unprivileged half of kaid. It is started by the keeper (supervisor/keeper), which is at the other
+// end of descriptor 3, and does everything that operators and agents ask for. One thread, one loop.
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+
+#include "supervisor/control/control.h"
+
+namespace kai {
+namespace {
+
+constexpr int kKeeperFd = 3;
+// As an ordinary user there is one id for all; the registry still numbers its agents.
+constexpr std::uint32_t kOrdinarySlots = 65536;
+
+// Before there is a log. Journald and terminals get the same line.
+int give_up(const char* what, const Error& error) {
+  std::fprintf(stderr, "kaid: %s: %s\n", what, error.message().c_str());
+  return 1;
+}
+
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+void ignore_signals() {
+  // The keeper decides when to end and says so; a terminal's Ctrl-C reaches the whole process group.
+  for (const int number : {SIGPIPE, SIGINT, SIGTERM, SIGHUP}) std::signal(number, SIG_IGN);
+}
+
+int run() {
+  ignore_signals();
+  raise_descriptor_limit();
+  const auto hello = KeeperClient::receive_hello(kKeeperFd);
+  if (!hello) return give_up("kai-control is started by kaid, not by hand", hello.error());
+
+  LogOptions options;
+  options.directory = hello->state_dir() + "/log";
+  options.level = parse_log_level(hello->log_level()).value_or(LogLevel::kInfo);
+  options.stream_format = choose_stream_format(STDERR_FILENO, false);
+  auto log = Log::open(options);
+  if (!log) return give_up("the log cannot be opened", log.error());
+  auto registry =
+      Registry::open(hello->state_dir() + "/db/registry.db", hello->root() ? hello->uid_slots() : kOrdinarySlots);
+  if (!registry) return give_up("the registry cannot be opened", registry.error());
+  auto packages = PackageStore::open(hello->state_dir() + "/packages");
+  if (!packages) return give_up("the package store cannot be opened", packages.error());
+
+  const Policy policy = builtin_policy(!hello->root());
+  EventLoop loop;
+  KeeperClient keeper(loop, Fd(kKeeperFd));
+  Control control({loop, keeper, **log, *registry, *packages, *hello, policy}, options.directory);
+  if (auto started = control.start(); !started) return give_up("kaid cannot serve", started.error());
+  loop.run();
+  return control.exit_status();
+}
+
+}  // namespace
+}  // namespace kai
+
+int main() {
+  return kai::run();
+}

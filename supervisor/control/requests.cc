@@ -1,0 +1,56 @@
+#include "supervisor/control/requests.h"
+
+#include <nlohmann/json.hpp>
+
+namespace kai {
+namespace {
+
+void handle_version(const Responder& responder) {
+  responder.done(nlohmann::ordered_json{{"version", KAI_VERSION}, {"protocol", "klp/1.0"}}.dump());
+}
+
+}  // namespace
+
+void handle_request(Operations& operations, const control::Request& request, std::vector<Fd> descriptors,
+                    const Responder& responder) {
+  using R = control::Request;
+  const bool starts = request.op_case() == R::kStart || request.op_case() == R::kRestart ||
+                      request.op_case() == R::kRun || request.op_case() == R::kRegister;
+  if (operations.stopping && starts) {
+    return responder.fail({"UNAVAILABLE", "kaid is stopping", "Start kaid again", {}, true});
+  }
+  switch (request.op_case()) {
+    case R::kRegister:
+      return handle_register(operations, std::move(descriptors), responder);
+    case R::kUnregister:
+      return handle_unregister(operations, request.unregister(), responder);
+    case R::kList:
+      return handle_list(operations, responder);
+    case R::kStatus:
+      return handle_status(operations, request.status(), responder);
+    case R::kStart:
+      return handle_start(operations, request.start(), responder);
+    case R::kStop:
+      return handle_stop(operations, request.stop(), responder);
+    case R::kRestart:
+      return handle_restart(operations, request.restart(), responder);
+    case R::kTerminate:
+      return handle_terminate(operations, request.terminate(), responder);
+    case R::kSend:
+      return handle_send(operations, request.send(), responder);
+    case R::kLogs:
+      return handle_logs(operations, request.logs(), responder);
+    case R::kRun:
+      return operations.runs.start(request.run(), std::move(descriptors), responder);
+    case R::kSignal:
+      return operations.runs.signal(request.signal().number(), responder);
+    case R::kVersion:
+      return handle_version(responder);
+    case R::OP_NOT_SET:
+      break;
+  }
+  responder.fail(
+      {"INVALID", "this kaid does not know the request", "Use a kaictl of the same version as kaid", {}, false});
+}
+
+}  // namespace kai

@@ -1,0 +1,41 @@
+// What operators can ask for (proto/control.proto): one function a request, and the table that finds it. Each answers
+// through its Responder, now or later.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "supervisor/control/agents.h"
+#include "supervisor/control/connection.h"
+#include "supervisor/control/runs.h"
+
+namespace kai {
+
+struct Operations {
+  Environment& environment;
+  Agents& agents;
+  Runs& runs;
+  const std::string& log_directory;
+  bool stopping = false;  ///< kaid is ending: nothing new is started
+};
+
+void handle_request(Operations& operations, const control::Request& request, std::vector<Fd> descriptors,
+                    const Responder& responder);
+
+// requests_agents.cc
+void handle_start(Operations& operations, const control::AgentRef& request, const Responder& responder);
+void handle_stop(Operations& operations, const control::AgentRef& request, const Responder& responder);
+void handle_restart(Operations& operations, const control::AgentRef& request, const Responder& responder);
+void handle_terminate(Operations& operations, const control::Terminate& request, const Responder& responder);
+void handle_unregister(Operations& operations, const control::AgentRef& request, const Responder& responder);
+void handle_list(Operations& operations, const Responder& responder);
+void handle_status(Operations& operations, const control::AgentRef& request, const Responder& responder);
+void handle_send(Operations& operations, const control::Send& request, const Responder& responder);
+
+// requests_logs.cc
+void handle_logs(Operations& operations, const control::Logs& request, const Responder& responder);
+
+// registration.cc
+void handle_register(Operations& operations, std::vector<Fd> descriptors, const Responder& responder);
+
+}  // namespace kai

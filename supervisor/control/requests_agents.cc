@@ -1,0 +1,96 @@
+// Requests on registered agents.
+#include "supervisor/control/documents.h"
+#include "supervisor/control/requests.h"
+
+namespace kai {
+namespace {
+
+constexpr std::chrono::milliseconds kDefaultTimeout{30'000};
+// What `status` gives the agent to say how it is; after that the last report stands.
+constexpr std::chrono::milliseconds kHealthDeadline{500};
+
+std::chrono::milliseconds timeout_of(std::uint32_t asked_ms) {
+  return asked_ms == 0 ? kDefaultTimeout : std::chrono::milliseconds(asked_ms);
+}
+
+std::string state_document(const Agent& agent) {
+  std::string json = R"({"id":")" + agent.row().id + R"(","state":")";
+  json.append(to_string(agent.state())).append(R"(","status":")").append(status_of(agent.state())).append("\"}");
+  return json;
+}
+
+void answer_with_state(Operations& operations, const std::string& id, const Outcome<>& outcome,
+                       const Responder& responder) {
+  if (!outcome) return responder.fail(outcome.error());
+  const Agent* agent = operations.agents.find(id);
+  if (agent == nullptr) return responder.fail(not_registered(id));
+  responder.done(state_document(*agent));
+}
+
+using Operation = Outcome<> (Agent::*)();
+
+void change_state(Operations& operations, const control::AgentRef& request, Operation operation, Agent::Goal goal,
+                  const Responder& responder) {
+  Agent* agent = operations.agents.find(request.id());
+  if (agent == nullptr) return responder.fail(not_registered(request.id()));
+  if (const auto taken = (agent->*operation)(); !taken) return responder.fail(taken.error());
+  if (request.no_wait()) return responder.done(state_document(*agent));
+  agent->wait(goal, timeout_of(request.timeout_ms()),
+              [&operations, id = request.id(), responder](const Outcome<>& outcome) {
+                answer_with_state(operations, id, outcome, responder);
+              });
+}
+
+}  // namespace
+
+void handle_start(Operations& operations, const control::AgentRef& request, const Responder& responder) {
+  change_state(operations, request, &Agent::start, Agent::Goal::kUp, responder);
+}
+
+void handle_stop(Operations& operations, const control::AgentRef& request, const Responder& responder) {
+  change_state(operations, request, &Agent::stop, Agent::Goal::kDown, responder);
+}
+
+void handle_restart(Operations& operations, const control::AgentRef& request, const Responder& responder) {
+  change_state(operations, request, &Agent::restart, Agent::Goal::kUp, responder);
+}
+
+void handle_terminate(Operations& operations, const control::Terminate& request, const Responder& responder) {
+  // Nothing of an agent's private data outlives its instance in this version, so that `purge` finds nothing more to do.
+  control::AgentRef reference;
+  reference.set_id(request.id());
+  reference.set_timeout_ms(request.timeout_ms());
+  change_state(operations, reference, &Agent::terminate, Agent::Goal::kTerminated, responder);
+}
+
+void handle_unregister(Operations& operations, const control::AgentRef& request, const Responder& responder) {
+  if (const auto gone = operations.agents.unregister(request.id()); !gone) return responder.fail(gone.error());
+  std::string json = R"({"id":")" + request.id() + R"(","status":"not_found"})";
+  responder.done(std::move(json));
+}
+
+void handle_list(Operations& operations, const Responder& responder) {
+  responder.done(list_document(operations.agents, operations.environment.policy));
+}
+
+void handle_status(Operations& operations, const control::AgentRef& request, const Responder& responder) {
+  Agent* agent = operations.agents.find(request.id());
+  if (agent == nullptr) return responder.fail(not_registered(request.id()), not_found_document(request.id()));
+  agent->health(kHealthDeadline, [&operations, id = request.id(), responder](const std::string& health) {
+    const Agent* still = operations.agents.find(id);
+    if (still == nullptr) return responder.fail(not_registered(id), not_found_document(id));
+    responder.done(status_document(*still, operations.environment.policy, health));
+  });
+}
+
+void handle_send(Operations& operations, const control::Send& request, const Responder& responder) {
+  Agent* agent = operations.agents.find(request.id());
+  if (agent == nullptr) return responder.fail(not_registered(request.id()));
+  agent->send(request.capability(), request.payload(), std::chrono::milliseconds(request.timeout_ms()),
+              [responder](const Outcome<klp::Message>& answer) {
+                if (!answer) return responder.fail(answer.error());
+                responder.done(message_document(*answer));
+              });
+}
+
+}  // namespace kai

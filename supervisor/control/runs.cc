@@ -1,0 +1,188 @@
+#include "supervisor/control/runs.h"
+
+#include <algorithm>
+#include <csignal>
+
+#include "base/text.h"
+#include "policies/compile.h"
+
+namespace kai {
+namespace {
+
+constexpr std::size_t kStandardStreams = 3;
+constexpr int kNotExecutable = 126;  // as env(1) and docker have it
+constexpr int kNotFound = 127;
+
+bool granted(const Policy& policy, std::string_view grant) {
+  return std::find(policy.grants.begin(), policy.grants.end(), grant) != policy.grants.end();
+}
+
+std::string base_name(const std::string& path) {
+  return path.substr(path.rfind('/') + 1);
+}
+
+// The description without its program's file and mounts, from the manifest or from the policy alone.
+Outcome<spec::SandboxSpec> describe(const std::string& id, const control::Run& request, const Policy& policy,
+                                    std::vector<Permission>& permissions) {
+  const std::vector<std::string> argv(request.argv().begin(), request.argv().end());
+  const std::vector<std::string> env(request.env().begin(), request.env().end());
+  if (request.manifest().empty()) return compile_run(id, policy, argv, env);
+
+  ManifestResult parsed = parse_manifest(request.manifest(), false);
+  if (!parsed.manifest) {
+    const ManifestError& first = parsed.errors.front();
+    return refuse("INVALID", "the manifest is not valid: " + (first.pointer.empty() ? "document" : first.pointer) +
+                                 ": " + first.message);
+  }
+  // A run is an agent of its own: it gets nothing of a registered one that has the manifest's id.
+  parsed.manifest->id = id;
+  parsed.manifest->entry.clear();
+  parsed.manifest->runtime.args.clear();
+  parsed.manifest->runtime.protocol = Protocol::kNone;
+  auto compiled = compile(*parsed.manifest, policy, {});
+  if (!compiled) return refuse("DENIED", compiled.error().message());
+  permissions = std::move(compiled->permissions);
+  spec::SandboxSpec spec = std::move(compiled->spec);
+  spec.clear_argv();
+  for (const std::string& argument : argv) spec.add_argv(argument);
+  for (const std::string& variable : env) spec.add_env(variable);
+  spec.set_ephemeral(true);
+  return spec;
+}
+
+void add_descriptor_mount(spec::SandboxSpec& spec, const std::string& target) {
+  std::uint32_t used = 0;
+  for (const spec::Mount& mount : spec.mounts()) used += mount.kind() == spec::Mount::DESCRIPTOR ? 1U : 0U;
+  spec::Mount& mount = *spec.add_mounts();
+  mount.set_kind(spec::Mount::DESCRIPTOR);
+  mount.set_target(target);
+  mount.set_read_only(true);
+  mount.set_descriptor(used);
+}
+
+Outcome<> check_mounts(const control::Run& request, const Policy& policy) {
+  for (const control::RunMount& mount : request.mounts()) {
+    if (!granted(policy, "hostMounts")) {
+      return refuse("DENIED",
+                    "--mount " + mount.source_label() + " needs the grant hostMounts, which policy " + policy.name +
+                        " does not give",
+                    "Copy what the program needs into a package, or run it without --mount");
+    }
+    if (mount.read_write()) {
+      return refuse("UNAVAILABLE",
+                    "--mount " + mount.source_label() + ":rw: host directories are mounted read-only in this version",
+                    "Leave :rw out");
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Outcome<PreparedSandbox> Runs::prepare(const std::string& id, const control::Run& request, std::size_t descriptors) {
+  const Policy& policy = environment_.policy;
+  if (!request.policy().empty() && request.policy() != policy.name) {
+    return refuse("NOT_FOUND", "there is no policy '" + request.policy() + "'",
+                  "The one that there is: " + policy.name);
+  }
+  if (request.argv().empty()) return refuse("INVALID", "there is no program to run");
+  const std::size_t needed =
+      kStandardStreams + (request.program_is_descriptor() ? 1 : 0) + static_cast<std::size_t>(request.mounts_size());
+  if (descriptors != needed) {
+    return refuse(
+        "INVALID",
+        "the request came with " + std::to_string(descriptors) + " descriptors, not with " + std::to_string(needed),
+        "Use a kaictl of the same version as kaid");
+  }
+  if (auto checked = check_mounts(request, policy); !checked) return tl::unexpected(checked.error());
+  std::vector<Permission> permissions;
+  auto spec = describe(id, request, policy, permissions);
+  if (!spec) return tl::unexpected(spec.error());
+  if (request.program_is_descriptor()) {
+    const std::string program = "/agent/" + base_name(request.argv(0));
+    add_descriptor_mount(*spec, program);
+    spec->set_argv(0, program);
+  }
+  for (const control::RunMount& mount : request.mounts()) add_descriptor_mount(*spec, mount.target());
+  auto prepared = prepare_sandbox(*spec, std::move(permissions), policy);
+  if (!prepared) return refuse("INTERNAL", "the sandbox cannot be described: " + prepared.error().message());
+  return std::move(*prepared);
+}
+
+void Runs::start(const control::Run& request, std::vector<Fd> descriptors, const Responder& responder) {
+  const std::string uuid = new_uuid();
+  const std::string id = "run-" + uuid.substr(uuid.size() - 8);
+  auto sandbox = prepare(id, request, descriptors.size());
+  if (!sandbox) return responder.fail(sandbox.error());
+  const auto slot = environment_.registry.lease_slot();
+  if (!slot) return responder.fail({"BUSY", "no user ids are left for a run: " + slot.error().message(), {}, {}, true});
+
+  Run& run = *runs_.emplace(id, std::make_unique<Run>(Run{id, responder, *slot, nullptr})).first->second;
+  environment_.log.write(LogLevel::kInfo, id, "kai.run", "a run starts", {{"program", request.argv(0)}});
+  run.instance = std::make_unique<Instance>(environment_.loop, environment_.keeper, *sandbox, *slot,
+                                            std::move(descriptors), handlers(run));
+  responder.on_gone([this, id] {
+    const auto found = runs_.find(id);
+    if (found != runs_.end()) found->second->instance->kill();
+  });
+}
+
+Instance::Handlers Runs::handlers(Run& run) {
+  Instance::Handlers handlers;
+  handlers.activated = [this, &run] {
+    for (const std::string& layer : run.instance->degraded()) {
+      environment_.log.write(LogLevel::kWarn, run.id, "kai.degraded",
+                             "it runs without a layer that this machine cannot give; see 'kaictl doctor'",
+                             {{"layer", layer}});
+    }
+  };
+  handlers.started = [&run] {
+    run.started = true;
+    run.responder.run_started(run.instance->pid());
+  };
+  handlers.ended = [this, &run](const End& end) { on_ended(run, end); };
+  return handlers;
+}
+
+void Runs::on_ended(Run& run, const End& end) {
+  environment_.log.write(LogLevel::kInfo, run.id, "kai.run", "the run " + end.message,
+                         {{"cause", to_string(end.cause)}});
+  const auto& failed = run.instance->facts().start_failed;
+  if (failed && failed->step() == "exec") {
+    const int code = failed->errno_value() == ENOENT ? kNotFound : kNotExecutable;
+    run.responder.fail({code == kNotFound ? "NOT_FOUND" : "DENIED", end.message,
+                        "A PROGRAM with a slash is a file of this host; without one it is looked up inside the sandbox",
+                        R"({"exitCode":)" + std::to_string(code) + "}", false});
+  } else if (!end.signal && !end.exit_code) {
+    run.responder.fail({"INTERNAL", end.message, "See 'kaictl doctor' and kaid's log", {}, false});
+  } else if (!run.started && end.cause != Cause::kStopped && !run.instance->facts().runner) {
+    run.responder.fail({"INTERNAL", "the run did not start: " + end.message, "See kaid's log", {}, false});
+  } else {
+    const bool own_doing = end.cause == Cause::kExit || end.cause == Cause::kSignal || end.cause == Cause::kStopped;
+    run.responder.run_exited(end.signal.has_value(), end.signal ? *end.signal : *end.exit_code,
+                             own_doing ? "" : end.message);
+  }
+  environment_.registry.return_slot(run.uid_slot);
+  runs_.erase(std::string(run.id));
+  if (runs_.empty() && all_ended_) std::exchange(all_ended_, nullptr)();
+}
+
+void Runs::signal(int number, const Responder& responder) {
+  if (number < 1 || number > SIGRTMAX) {
+    return responder.fail({"INVALID", "there is no signal " + std::to_string(number), {}, {}, false});
+  }
+  for (const auto& [id, run] : runs_) {
+    if (run->responder.connection_key() != responder.connection_key()) continue;
+    run->instance->signal(number);
+    return responder.done();
+  }
+  responder.fail({"NOT_RUNNING", "this connection has no run", {}, {}, false});
+}
+
+void Runs::shut_down(std::function<void()> done) {
+  if (runs_.empty()) return done();
+  all_ended_ = std::move(done);
+  for (const auto& [id, run] : runs_) run->instance->stop(environment_.policy.deadlines.stop);
+}
+
+}  // namespace kai

@@ -1,0 +1,73 @@
+"""What only the C++ SDK has to do: loading libraries, and building one by the documented command."""
+
+import os
+import subprocess
+import tempfile
+import unittest
+
+from host import BUILD, BUILT_AGENTS, SOURCE, Runner, RunnerError, native_command
+
+
+class CppTest(unittest.TestCase):
+    def start(self, library):
+        runner = Runner(native_command(library))
+        self.addCleanup(runner.__exit__)
+        return runner
+
+    def ends(self, library, status, *texts):
+        runner = self.start(library)
+        runner.hello()
+        self.assertEqual(runner.wait(), status)
+        for text in texts:
+            self.assertIn(text, runner.stderr())
+
+    def test_libraries_that_cannot_be_run(self):
+        self.ends("/nowhere/libagent.so", 127, "/nowhere/libagent.so", "No such file")
+        self.ends(__file__, 126, "cannot load the agent", "invalid ELF header")
+        self.ends(os.path.join(BUILT_AGENTS, "libsdk_no_agent.so"), 126, "is not an agent", "KAI_AGENT(Class)")
+        old = os.path.join(BUILT_AGENTS, "libsdk_old_abi.so")
+        self.ends(old, 126, "agent ABI 2", "this runner has 1", "build it again")
+        self.ends(os.path.join(BUILT_AGENTS, "libsdk_unresolved.so"), 126, "undefined symbol: missing_function")
+
+    def test_usage(self):
+        ended = subprocess.run(native_command("a") + ["b"], capture_output=True, text=True, check=False, timeout=60)
+        self.assertEqual(ended.returncode, 2)
+        self.assertIn("usage", ended.stderr)
+
+    def test_only_the_border_is_exported(self):
+        library = os.path.join(BUILT_AGENTS, "libsdk_probe.so")
+        listed = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True)
+        names = {line.split()[-1] for line in listed.stdout.splitlines()}
+        self.assertLessEqual({"kai_agent_abi", "kai_agent_main"}, names)
+        self.assertEqual([name for name in names if "Probe" in name], [])
+
+    def test_what_is_thrown_need_not_be_an_exception(self):
+        runner = self.start(os.path.join(BUILT_AGENTS, "libsdk_probe.so")).start()
+        with self.assertRaises(RunnerError) as caught:
+            runner.ask("throw-int")
+        self.assertIn("not a std::exception", caught.exception.message)
+        self.assertEqual(runner.ask("echo", 1), 1)
+
+    def test_deep_nesting_is_refused_not_recursed_over(self):
+        runner = self.start(os.path.join(BUILT_AGENTS, "libsdk_probe.so")).start()
+        deep = b'{"a":' * 150000 + b"1" + b"}" * 150000
+        runner.send_line(b'{"jsonrpc":"2.0","id":1,"method":"message","params":' + deep + b"}")
+        self.assertEqual(runner.read_document()["error"]["code"], -32700)
+        self.assertEqual(runner.ask("echo", "[" * 1000), "[" * 1000)
+
+    def test_the_documented_command_builds_an_agent_as_cpp_17(self):
+        with tempfile.TemporaryDirectory(prefix="kai-sdk-test.") as directory:
+            library = os.path.join(directory, "libecho.so")
+            source = os.path.join(SOURCE, "examples", "echo-cpp", "echo.cc")
+            include = os.path.join(SOURCE, "sdk", "cpp", "include")
+            command = ["g++", "-std=c++17", "-O0", "-shared", "-fPIC", "-fvisibility=hidden", "-I", include]
+            subprocess.run([*command, "-Wall", "-Wextra", "-Werror", source, "-o", library], check=True, timeout=300)
+            runner = self.start(library).start()
+            self.assertEqual(runner.ask("echo", {"a": [1]}), {"a": [1]})
+            # Nothing of the build is needed to run this library but the runner.
+            needed = subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout
+            self.assertNotIn(BUILD, needed)
+
+
+if __name__ == "__main__":
+    unittest.main()

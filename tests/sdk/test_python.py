@@ -1,0 +1,205 @@
+"""What only the Python SDK has to do: plain hooks that wait, finding the class, bounds."""
+
+import os
+import subprocess
+import sys
+import unittest
+
+from host import AGENTS, INIT, PYTHON, SDK, Package, Runner, RunnerError, python_command
+
+ECHO = "from kai import Agent\nclass Echo(Agent):\n    def on_message(self, msg):\n        return msg.payload\n"
+
+
+class PythonTest(unittest.TestCase):
+    def setUp(self):
+        self.package = Package()
+        self.addCleanup(self.package.cleanup)
+
+    def runner(self, entry):
+        runner = Runner(python_command(entry))
+        self.addCleanup(runner.__exit__)
+        return runner
+
+    def probe(self, **init):
+        return self.runner(os.path.join(AGENTS, "probe.py")).start(**init)
+
+    def plain(self):
+        return self.runner(os.path.join(AGENTS, "plain.py")).start()
+
+    def init_error(self, text, name="main.py"):
+        runner = self.runner(self.package.write(name, text))
+        runner.hello()
+        with self.assertRaises(RunnerError) as caught:
+            runner.call("init", INIT)
+        self.assertEqual(caught.exception.data["code"], "AGENT_ERROR")
+        return caught.exception
+
+    # ---- plain hooks
+
+    def test_a_plain_hook_waits_for_its_answer(self):
+        runner = self.plain()
+        runner.answer_calls = lambda method, params: {"payload": params["payload"] + 1}
+        self.assertEqual(runner.ask("ask", 1), {"answer": 2})
+
+    def test_a_plain_hook_gets_the_error(self):
+        self.assertEqual(self.plain().ask("ask", 1), {"code": "UNAVAILABLE"})
+
+    def test_what_comes_while_a_plain_hook_waits_is_served_after_it_in_order(self):
+        runner = self.plain()
+        first = runner.request("message", runner.message("ask", payload=0))
+        runner.wait_seen(lambda seen: seen["method"] == "klp.send" and "id" in seen)
+        # The call was answered UNAVAILABLE when it was seen; a second one is held back by the test.
+        runner.answer(first)
+        runner.answer_calls = lambda method, params: self.ask_more(runner)
+        self.assertEqual(runner.ask("ask", 1), {"answer": "late"})
+        for one in self.more:
+            runner.answer(one)
+        self.assertEqual(runner.ask("order", None), [0, 1, *range(10, 30), None])
+
+    def ask_more(self, runner):
+        self.more = [runner.request("message", runner.message("echo", payload=n)) for n in range(10, 30)]
+        return {"payload": "late"}
+
+    def test_too_many_requests_while_a_plain_hook_waits_are_refused(self):
+        runner = self.plain()
+        refused = []
+
+        def flood(method, params):
+            for n in range(400):
+                refused.append(runner.request("message", runner.message("echo", payload=n)))
+            return {"payload": "late"}
+
+        runner.answer_calls = flood
+        self.assertEqual(runner.ask("ask", 1), {"answer": "late"})
+        codes = []
+        for one in refused:
+            try:
+                runner.answer(one)
+            except RunnerError as error:
+                codes.append(error.data["code"])
+        self.assertTrue(codes)
+        self.assertEqual(set(codes), {"BUSY"})
+
+    def test_the_host_closes_while_a_plain_hook_waits(self):
+        runner = self.plain()
+        runner.request("message", runner.message("ask", payload=1))
+        document = runner.read_document()
+        self.assertEqual(document["method"], "klp.send")
+        runner.close()
+        self.assertEqual(runner.wait(), 0)
+
+    # ---- entries
+
+    def test_the_entry_has_one_agent(self):
+        self.assertIn("found: none", self.init_error("x = 1\n").message)
+        two = ECHO + "class Other(Agent):\n    pass\n"
+        self.assertIn("found: Echo, Other", self.init_error(two).message)
+
+    def test_an_entry_that_cannot_be_loaded(self):
+        self.assertIn("at the top", self.init_error("raise RuntimeError('at the top')\n").message)
+        self.assertIn("invalid syntax", self.init_error("this is no Python\n").message)
+        self.assertIn("nowhere_to_be_found", self.init_error("import nowhere_to_be_found\n").message)
+
+    def test_the_entry_imports_its_neighbours_and_takes_no_module_away(self):
+        self.package.write("helper.py", "def twice(x):\n    return x * 2\n")
+        text = "from helper import twice\n" + ECHO.replace("msg.payload", "twice(msg.payload)")
+        runner = self.runner(self.package.write("asyncio.py", text)).start()
+        self.assertEqual(runner.ask("echo", 2), 4)
+
+    def test_an_agent_without_on_message(self):
+        text = "from kai import Agent\nclass Mute(Agent):\n    pass\n"
+        runner = self.runner(self.package.write("mute.py", text)).start()
+        with self.assertRaises(RunnerError) as caught:
+            runner.ask("echo")
+        self.assertEqual(caught.exception.data["code"], "UNKNOWN_CAPABILITY")
+
+    def test_a_whole_message_may_be_the_answer(self):
+        runner = self.probe()
+        answer = runner.call("message", runner.message("whole", payload={"a": 1}))["message"]
+        self.assertEqual((answer["payload"], answer["metadata"]), ({"a": 1}, {"priority": "high"}))
+        self.assertEqual((answer["type"], answer["from"], answer["to"]), ("response", "probe", "operator"))
+        self.assertRegex(answer["id"], r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
+
+    # ---- concurrency, bounds, ends
+
+    def test_messages_overtake_each_other(self):
+        runner = self.probe()
+        held = runner.request("message", runner.message("hold", payload="a"))
+        self.assertEqual(runner.ask("echo", 1), 1)
+        self.assertEqual(runner.call("health")["status"], "healthy")
+        runner.ask("release", "a")
+        self.assertEqual(runner.answer(held)["payload"], "held a")
+
+    def test_more_messages_than_the_limit_are_refused(self):
+        runner = self.probe(limits={"messageMs": 1000, "inFlight": 2, "frameBytes": 1 << 20})
+        for n in range(2):
+            runner.request("message", runner.message("hold", payload=n))
+        with self.assertRaises(RunnerError) as caught:
+            runner.ask("echo", 1)
+        self.assertEqual((caught.exception.data["code"], caught.exception.data["retryable"]), ("BUSY", True))
+
+    def test_log_records_give_way_when_the_host_does_not_read(self):
+        runner = self.probe()
+        runner.answer(runner.request("message", runner.message("log-many", payload=50000)))  # 50 MB of records
+        runner.ask("log", "after")
+        dropped = runner.wait_log("log records were dropped")
+        self.assertGreater(int(dropped["params"]["message"].split()[0]), 40000)
+        self.assertLess(runner.resident_megabytes(), 100)
+
+    def test_answers_that_the_host_does_not_read_cost_bounded_memory(self):
+        # 60 MiB of answers: beyond 16 the runner stops reading. The requests that wait then fit the socket's buffer.
+        runner = self.probe()
+        asked = [runner.request("message", runner.message("make-text", payload=1 << 20)) for _ in range(60)]
+        self.assertEqual({len(runner.answer(one)["payload"]) for one in asked}, {1 << 20})
+        self.assertLess(runner.resident_megabytes(), 150)
+
+    def test_sys_exit_in_a_hook_ends_the_runner(self):
+        text = ECHO.replace("return msg.payload", "raise SystemExit(3)")
+        runner = self.runner(self.package.write("main.py", text)).start()
+        runner.request("message", runner.message("do"))
+        self.assertEqual(runner.wait(), 3)
+
+    def test_values_that_are_no_json(self):
+        for value in ("float('nan')", "object()", "'\\ud800'", "{1: {2}}"):
+            with self.subTest(value=value):
+                text = ECHO.replace("return msg.payload", f"return {value}")
+                runner = self.runner(self.package.write("main.py", text)).start()
+                with self.assertRaises(RunnerError) as caught:
+                    runner.ask("do")
+                self.assertEqual(caught.exception.data["code"], "AGENT_ERROR")
+
+    def test_the_programs_that_an_agent_starts_have_no_channel(self):
+        text = (
+            "import os\nimport subprocess\n"
+            "def run(command):\n"
+            "    return subprocess.check_output(['/bin/sh', '-c', command], close_fds=False, text=True).strip()\n"
+            + ECHO.replace(
+                "return msg.payload",
+                "return [run('readlink /proc/self/fd/3 || echo none'), run('echo \"$KAI_RUNNER_FD\"')]",
+            )
+        )
+        self.assertEqual(self.runner(self.package.write("main.py", text)).start().ask("child"), ["none", ""])
+
+    # ---- the package
+
+    def test_imports_stay_light(self):
+        heavy = ("asyncio", "typing", "dataclasses", "inspect")
+        code = f"import sys; import kai; print([name for name in {heavy} if name in sys.modules])"
+        environment = {"PYTHONPATH": os.path.join(SDK, "python")}
+        loaded = subprocess.run([PYTHON, "-S", "-c", code], env=environment, capture_output=True, text=True, check=True)
+        self.assertEqual(loaded.stdout.strip(), "[]")
+
+    def test_byte_code_is_there(self):
+        tag = sys.implementation.cache_tag
+        self.assertTrue(os.path.exists(os.path.join(SDK, "python", "kai", "__pycache__", f"_session.{tag}.pyc")))
+
+    def test_the_types_can_be_imported(self):
+        code = "import typing, kai.types as t; print(sorted(typing.get_type_hints(t.AgentManifest)))"
+        environment = {"PYTHONPATH": os.path.join(SDK, "python")}
+        names = subprocess.run([PYTHON, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+        for name in "id entry persona capabilities memory security dependencies metadata runtime".split():
+            self.assertIn(f"'{name}'", names)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,68 @@
+// An agent-host under test: serve() in a child process that really is PID 1 of a pid namespace, with a real runner
+// below it. The test is control: it speaks KLP over the other end of the socket.
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/fd.h"
+#include "proto/frame.h"
+#include "proto/klp.pb.h"
+#include "proto/sandbox_spec.pb.h"
+
+namespace kai::test {
+
+/// A spec that runs `argv`, with a PATH, in /.
+spec::SandboxSpec program(std::initializer_list<std::string> argv);
+/// A spec with the runner protocol whose runner is this Python script. The script finds: say(object), raw(bytes),
+/// hear() → object or None at the end, answer(request, result), fail(request, message, **data), hello(), start()
+/// (answers init and start, returns the init params).
+spec::SandboxSpec runner(std::string_view script);
+
+class Host {
+ public:
+  explicit Host(const spec::SandboxSpec& spec);
+  /// Ends what still runs.
+  ~Host();
+  Host(const Host&) = delete;
+  Host& operator=(const Host&) = delete;
+
+  void send(const klp::Envelope& envelope);
+  void send_bytes(std::string_view bytes);
+  void accept(std::uint32_t in_flight = 64, std::uint32_t deadline_ms = 20'000);
+  /// A REQUEST from `operator`; the id is also the answer's correlation id.
+  void request(const std::string& id, const std::string& capability, const std::string& payload,
+               std::uint32_t deadline_ms = 0);
+  void send_message(const klp::Message& message);
+  void stop(std::uint32_t grace_ms);
+  void hang_up() { klp_.reset(); }
+
+  /// The next envelope; throws after kPatience or at the end of the stream.
+  klp::Envelope receive();
+  /// The next one that is of this kind; others before it are dropped.
+  klp::Envelope receive(klp::Envelope::KindCase kind);
+  /// The next envelope's message.
+  klp::Message receive_message();
+  /// accept(), and everything up to started.
+  void start();
+
+  /// What the agent wrote on standard output, until all of its processes have closed it.
+  std::string output();
+  /// Until the agent's standard output has ended or a line has come.
+  std::string output_line();
+  /// agent-host's exit status, once it has ended.
+  int wait();
+  /// agent-host's pid as the test sees it.
+  [[nodiscard]] pid_t pid() const { return host_; }
+
+ private:
+  Fd klp_, output_;
+  FrameDecoder decoder_{kMaxFrameBytes + kEnvelopeOverheadBytes};
+  pid_t parent_ = 0;  // of the namespace's PID 1; passes its status on
+  pid_t host_ = 0;
+};
+
+}  // namespace kai::test

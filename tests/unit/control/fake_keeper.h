@@ -1,0 +1,82 @@
+// The keeper's end of control's socket, and agent-hosts that are as good or as hostile as a test wants, on the same loop
+// as control itself: nothing is started, nothing is waited for but events.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "proto/keeper.pb.h"
+#include "proto/klp.pb.h"
+#include "proto/sandbox_spec.pb.h"
+#include "supervisor/control/event_loop.h"
+#include "supervisor/control/stream.h"
+
+namespace kai::test {
+
+/// The other end of one agent's KLP channel. Without a script it is a well-behaved agent that answers every request with
+/// its own payload.
+class FakeHost {
+ public:
+  FakeHost(EventLoop& loop, std::vector<Fd> descriptors, spec::SandboxSpec spec);
+
+  void say_hello();
+  void send(const klp::Envelope& envelope);
+  void send_raw(std::string_view bytes);
+  void answer(const klp::Message& request, klp::Message answer);
+  void hang_up();
+  /// For a host that writes by itself and never reads: its descriptor is the caller's from now on.
+  Fd take_socket();
+  void write_output(int stream, std::string_view text);
+
+  /// Gets every envelope from control instead of the well-behaved agent.
+  std::function<void(const klp::Envelope&)> script;
+  /// What a well-behaved agent does about Stop; the keeper sets it.
+  std::function<void(int code)> exit;
+
+  spec::SandboxSpec spec;
+  std::vector<Fd> descriptors;  ///< standard streams, then mounts
+  std::vector<klp::Envelope> received;
+  bool closed = false;
+
+ private:
+  void behave(const klp::Envelope& envelope);
+  EventLoop& loop_;
+  std::unique_ptr<FrameStream> stream_;
+};
+
+class FakeKeeper {
+ public:
+  FakeKeeper(EventLoop& loop, Fd socket);
+
+  void stop_control();
+  void reload_control();
+  void exited(std::uint64_t instance, bool signaled, int code, std::uint32_t oom_kills = 0,
+              std::uint32_t pids_refused = 0);
+
+  /// Called for each sandbox once it is up; without it the host says hello and behaves.
+  std::function<void(FakeHost&)> on_spawn;
+  std::string fail_step;  ///< not empty: the next spawns fail at this step
+  bool ready = false;
+  std::vector<std::uint64_t> killed;
+  std::map<std::uint64_t, std::unique_ptr<FakeHost>> hosts;  ///< alive
+  std::size_t spawned = 0;
+
+  /// The instance of the only host that there is.
+  [[nodiscard]] std::uint64_t instance() const { return hosts.begin()->first; }
+  [[nodiscard]] FakeHost& host() const { return *hosts.begin()->second; }
+
+ private:
+  void receive();
+  void spawn(const keeper::Request& request, std::vector<Fd> descriptors);
+  void send(const keeper::Reply& reply);
+
+  EventLoop& loop_;
+  Fd socket_;
+  std::unique_ptr<Poll> poll_;
+};
+
+}  // namespace kai::test

@@ -1,0 +1,497 @@
+#include "supervisor/control/packages.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <string>
+
+#include <doctest/doctest.h>
+
+#include "base/text.h"
+#include "base/unix.h"
+#include "tests/unit/control/tar_builder.h"
+#include "tests/unit/control/temp_directory.h"
+
+namespace kai {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A store of its own for each test.
+struct Store {
+  Store() : store(open()) {}
+  [[nodiscard]] PackageStore open() const {
+    auto opened = PackageStore::open(path());
+    REQUIRE(opened);
+    return std::move(*opened);
+  }
+  [[nodiscard]] std::string path() const { return directory / "packages"; }
+  [[nodiscard]] Result<StagedPackage> stage(const std::string& tar, const PackageLimits& limits = {}) const {
+    const auto memory = sealed_memfd("tar", tar);
+    REQUIRE(memory);
+    return store.stage(memory->get(), limits);
+  }
+  [[nodiscard]] StagedPackage staged(const std::string& tar) const {
+    auto package = stage(tar);
+    REQUIRE_MESSAGE(package, (package ? "" : package.error().message()));
+    return std::move(*package);
+  }
+  [[nodiscard]] std::string sealed(const std::string& tar) const {
+    auto name = store.seal(staged(tar));
+    REQUIRE_MESSAGE(name, (name ? "" : name.error().message()));
+    return *name;
+  }
+  /// The refusal's message; checks that nothing is left behind.
+  [[nodiscard]] std::string refusal(const std::string& tar, const PackageLimits& limits = {}) const {
+    const auto package = stage(tar, limits);
+    CHECK_FALSE(package);
+    CHECK(fs::is_empty(path()));
+    if (package) return "";
+    CHECK(package.error().error_number == 0);
+    CHECK(escape_for_terminal(package.error().message()) == package.error().message());
+    return package.error().message();
+  }
+
+  TempDirectory directory;
+  PackageStore store;
+};
+
+bool has(const std::string& text, const std::string& part) {
+  INFO(text);
+  const bool found = text.find(part) != std::string::npos;
+  CHECK(found);
+  return found;
+}
+
+mode_t mode_of(const std::string& path) {
+  struct stat status {};
+  REQUIRE(lstat(path.c_str(), &status) == 0);
+  return status.st_mode & 07777;
+}
+
+TarBuilder package() {
+  TarBuilder tar;
+  tar.file("manifest.json", R"({"id":"a"})");
+  return tar;
+}
+
+TEST_CASE("a package is staged, sealed under its content's name, and readable by everybody") {
+  const Store store;
+  const mode_t old = umask(077);
+  auto package = store.staged(TarBuilder()
+                                  .directory("./")
+                                  .file("./manifest.json", R"({"id":"a"})", 0600)
+                                  .directory("./bin/")
+                                  .file("./bin/run", "#!/bin/sh\n", 04755)
+                                  .file("deep/er/data.bin", std::string(1 << 20, '\0'))
+                                  .symlink("node_modules/.bin/run", "../../bin/run")
+                                  .bytes());
+  CHECK(package.manifest() == R"({"id":"a"})");
+  const auto name = store.store.seal(std::move(package));
+  umask(old);
+  REQUIRE(name);
+  CHECK(name->size() == 64);
+  const std::string root = store.path() + "/" + *name;
+  CHECK(mode_of(root) == 0755);
+  CHECK(mode_of(root + "/deep/er") == 0755);
+  CHECK(mode_of(root + "/manifest.json") == 0444);
+  CHECK(mode_of(root + "/bin/run") == 0555);  // no set-user-id
+  CHECK(fs::read_symlink(root + "/node_modules/.bin/run") == "../../bin/run");
+  CHECK(fs::file_size(root + "/deep/er/data.bin") == 1 << 20);
+  CHECK(store.store.list().value() == std::vector<std::string>{*name});
+  CHECK(std::distance(fs::directory_iterator(store.path()), fs::directory_iterator()) == 1);
+}
+
+TEST_CASE("every tar format, gzipped or not, and any order give the same package") {
+  const Store store;
+  std::set<std::string> names;
+  for (const TarFormat format : {TarFormat::kPax, TarFormat::kGnu, TarFormat::kUstar}) {
+    for (const bool gzip : {false, true}) {
+      TarBuilder tar(format, gzip);
+      tar.file("lib/ünï.txt", "one")
+          .directory("lib")
+          .file("manifest.json", "{}")
+          .file(std::string(90, 'd') + "/" + std::string(90, 'f'));
+      names.insert(store.sealed(tar.bytes()));
+    }
+  }
+  names.insert(store.sealed(TarBuilder()
+                                .file("manifest.json", "{}")
+                                .directory("lib")
+                                .file("lib/ünï.txt", "one")
+                                .file(std::string(90, 'd') + "/" + std::string(90, 'f'))
+                                .bytes()));
+  REQUIRE(names.size() == 1);
+  CHECK(fs::exists(store.path() + "/" + *names.begin() + "/lib/ünï.txt"));
+  CHECK(store.store.list()->size() == 1);
+}
+
+TEST_CASE("the name changes with each thing that an agent could tell apart") {
+  const Store store;
+  std::set<std::string> names;
+  names.insert(store.sealed(package().file("a", "1").bytes()));
+  names.insert(store.sealed(package().file("a", "2").bytes()));
+  names.insert(store.sealed(package().file("b", "1").bytes()));
+  names.insert(store.sealed(package().file("a", "1", 0755).bytes()));
+  names.insert(store.sealed(package().file("a", "1").directory("d").bytes()));
+  names.insert(store.sealed(package().symlink("a", "1").bytes()));
+  names.insert(store.sealed(package().symlink("a", "2").bytes()));
+  names.insert(store.sealed(package().directory("a").bytes()));
+  CHECK(names.size() == 8);
+}
+
+TEST_CASE("a tar of one directory is that directory") {
+  const Store store;
+  const std::string flat = store.sealed(package().file("src/a", "1").symlink("l", "src/a").bytes());
+  auto package = store.staged(TarBuilder()
+                                  .file("cal-1.0/manifest.json", R"({"id":"a"})")
+                                  .file("cal-1.0/src/a", "1")
+                                  .symlink("cal-1.0/l", "src/a")
+                                  .bytes());
+  CHECK(package.manifest() == R"({"id":"a"})");
+  CHECK(package.entries().contains("src/a"));
+  CHECK(store.store.seal(std::move(package)).value() == flat);
+  CHECK(std::distance(fs::directory_iterator(store.path()), fs::directory_iterator()) == 1);
+  const std::string other = store.sealed(TarBuilder().file("top/manifest.json", "{}").bytes());
+  CHECK(fs::is_regular_file(store.path() + "/" + other + "/manifest.json"));
+  CHECK(std::distance(fs::directory_iterator(store.path()), fs::directory_iterator()) == 2);
+
+  const Store empty;
+  has(empty.refusal(TarBuilder().file("a/manifest.json").file("b/x").bytes()), "no manifest.json at its root");
+  has(empty.refusal(TarBuilder().file("x/y").bytes()), "no manifest.json");
+  has(empty.refusal(TarBuilder().file("a/manifest.json").symlink("a/l", "../outside").bytes()), "leaves the package");
+}
+
+TEST_CASE("refused: names that leave the package, or that a person cannot trust") {
+  const Store store;
+  has(store.refusal(package().file("/etc/passwd").bytes()), "/etc/passwd: the name is absolute");
+  has(store.refusal(package().file("../x").bytes()), "leaves the package (..)");
+  has(store.refusal(package().file("a/../../x").bytes()), "(..)");
+  has(store.refusal(package().file("a/..").bytes()), "(..)");
+  has(store.refusal(package().directory("..").bytes()), "(..)");
+  has(store.refusal(package().file("a\nb").bytes()), "a\\nb: the name has a control character");
+  has(store.refusal(package().file("a\033[2J").bytes()), "control character");
+  has(store.refusal(package().file("a\xC2\x9b").bytes()), "control character");
+  has(store.refusal(TarBuilder(TarFormat::kGnu).file("manifest.json").file("a\xff").bytes()), "not UTF-8");
+  has(store.refusal(package().file(std::string(256, 'n')).bytes()), "longer than 255 bytes");
+  std::string deep;
+  for (int at = 0; at < 65; ++at) deep += "d/";
+  has(store.refusal(package().file(deep + "f").bytes()), "nested deeper than 64");
+  std::string longest;
+  for (int at = 0; at < 5; ++at) longest += std::string(250, 'n') + "/";
+  has(store.refusal(package().file(longest + "f").bytes()), "longer than 1024 bytes");
+  has(store.refusal(package().file(".kai/main.mjs").bytes()), ".kai is kAI's own");
+  has(store.refusal(package().file("./.kai").bytes()), ".kai is kAI's own");
+  has(store.refusal(package().file(".").bytes()), "the package's own directory");
+}
+
+TEST_CASE("refused: what is no file, directory or symlink") {
+  const Store store;
+  for (const mode_t type : {mode_t{S_IFCHR}, mode_t{S_IFBLK}, mode_t{S_IFIFO}}) {
+    has(store.refusal(package().add({"dev", "", type | 0666}).bytes()), "dev: is a device, fifo or socket");
+  }
+  has(store.refusal(package().file("a").add({"b", "", S_IFREG | 0644, "", "a"}).bytes()), "b: is a hard link");
+  has(store.refusal(package().add({"b", "", S_IFREG | 0644, "", "/etc/shadow"}).bytes()), "b: is a hard link");
+}
+
+TEST_CASE("refused: the same name twice, in every combination") {
+  const Store store;
+  const std::string twice = "a: is in the tar more than once";
+  has(store.refusal(package().file("a").file("a").bytes()), twice);
+  has(store.refusal(package().file("a").file("./a").bytes()), twice);
+  has(store.refusal(package().file("a").directory("a").bytes()), twice);
+  has(store.refusal(package().directory("a").file("a").bytes()), twice);
+  has(store.refusal(package().directory("a").directory("a/").bytes()), twice);
+  has(store.refusal(package().symlink("a", "b").directory("a").bytes()), twice);
+  has(store.refusal(package().symlink("a", "b").file("a").bytes()), twice);
+  has(store.refusal(package().directory("a").symlink("a", "b").bytes()), twice);
+  has(store.refusal(package().file("a/b").file("a").bytes()), twice);
+  has(store.refusal(package().file("a").file("a/b").bytes()), "a/b: is below a, which is no directory");
+  has(store.refusal(package().directory("d").symlink("a", "d").file("a/b").bytes()),
+      "is below a, which is no directory");
+  // A directory that its files came before is named once.
+  CHECK(store.stage(package().file("a/b").directory("a").bytes()));
+  has(store.refusal(package().file("a/b").directory("a").directory("a").bytes()), twice);
+}
+
+TEST_CASE("symlinks: those that stay inside are kept, the others refused") {
+  const Store store;
+  for (const std::string target : {"/etc/passwd", "..", "../x", "a/../..", "a/../b", "./../x", "d/up/../x", "x\ny"}) {
+    INFO(target);
+    CHECK_FALSE(store.stage(package().symlink("l", target).bytes()));
+    CHECK(fs::is_empty(store.path()));
+  }
+  has(store.refusal(package().symlink("l", "/etc/passwd").bytes()), "l: is a symlink with an absolute target");
+  has(store.refusal(package().symlink("a/l", "../../x").bytes()), "a/l: is a symlink that leaves the package");
+  has(store.refusal(package().symlink("manifest", "x").symlink("l", std::string(1025, 'x')).bytes()), "1024 bytes");
+  for (const std::string target : {".", "nothing", "a/b", "./a", "l"}) {
+    INFO(target);
+    CHECK(store.stage(package().symlink("l", target).bytes()));
+  }
+  CHECK(store.stage(package().symlink("a/b/l", "../../x").bytes()));
+}
+
+TEST_CASE("a file behind a symlink of the tar is never written to") {
+  const Store store;
+  const std::string outside = store.directory / "outside";
+  fs::create_directory(outside);
+  const auto tar = package().symlink("evil", outside).file("evil/pwned").bytes();
+  has(store.refusal(tar), "is below evil, which is no directory");
+  CHECK(fs::is_empty(outside));
+}
+
+TEST_CASE("bombs: sizes, counts and names have limits") {
+  const Store store;
+  PackageLimits limits;
+  limits.total_bytes = 3 << 20;
+  limits.file_bytes = 2 << 20;
+  limits.entries = 10;
+  const std::string mb(1 << 20, '\0');
+  has(store.refusal(package().file("a", mb + mb + "x").bytes(), limits), "a: is larger than 2 MB");
+  has(store.refusal(package().file("a", mb).file("b", mb).file("c", mb).bytes(), limits), "larger than 3 MB unpacked");
+  TarBuilder many = package();
+  for (int at = 0; at < 10; ++at) many.file("f" + std::to_string(at));
+  has(store.refusal(many.bytes(), limits), "more than 10 files and directories");
+  limits.entries = 100;
+  limits.path_bytes = 1 << 10;
+  TarBuilder named = package();
+  for (int at = 0; at < 10; ++at) named.file(std::string(200, 'n') + std::to_string(at));
+  has(store.refusal(named.bytes(), limits), "names add up");
+
+  TarBuilder gzipped(TarFormat::kPax, true);
+  gzipped.file("manifest.json").file("bomb", std::string(64 << 20, '\0'));
+  const std::string bomb = gzipped.bytes();
+  CHECK(bomb.size() < 1 << 20);
+  has(store.refusal(bomb, limits), "bomb: is larger than");
+}
+
+TEST_CASE("a size that lies is refused before anything is read") {
+  const Store store;
+  const std::string end(1024, '\0');
+  const auto manifest = TarBuilder(TarFormat::kUstar).file("manifest.json", "{}").bytes().substr(0, 1024);
+  has(store.refusal(manifest + raw_tar_header("big", '0', "77777777777") + end), "big: is larger than 512 MB");
+  // Base 256, as gnu writes over 8 GB: 2^62 bytes.
+  std::string huge("\x80\0\0\0\x40\0\0\0\0\0\0\0", 12);
+  has(store.refusal(manifest + raw_tar_header("huge", '0', huge) + end), "refused");
+  // More than there is: cut off.
+  const auto cut = store.stage(manifest + raw_tar_header("cut", '0', "00000010000") + end);
+  REQUIRE_FALSE(cut);
+  has(cut.error().message(), "cannot be read as a tar");
+  CHECK(fs::is_empty(store.path()));
+}
+
+TEST_CASE("a sparse file comes whole, its holes as zeros that count") {
+  const Store store;
+  std::string content(3 << 20, '\0');
+  content.replace(1 << 20, 4, "data");
+  const std::string plain = store.sealed(package().file("s", content).bytes());
+  const std::string tar = package().add({"s", content, S_IFREG | 0644, "", "", 1 << 20}).bytes();
+  CHECK(tar.size() < 1 << 20);
+  CHECK(store.sealed(tar) == plain);
+  PackageLimits limits;
+  limits.total_bytes = 2 << 20;
+  const Store empty;
+  has(empty.refusal(tar, limits), "s: the package is larger than 2 MB unpacked");
+}
+
+TEST_CASE("what is no tar is refused, and so is every other format that libarchive knows") {
+  const Store store;
+  for (const std::string& bytes :
+       {std::string(), std::string("hello"), std::string(10240, 'x'), std::string(10240, '\0'),
+        std::string("\x1f\x8b\x08\0\0\0\0\0garbage", 15), std::string("PK\x03\x04") + std::string(2000, 'x')}) {
+    CHECK_FALSE(store.stage(bytes));
+    CHECK(fs::is_empty(store.path()));
+  }
+  const auto good = package().file("a", std::string(100'000, 'a')).bytes();
+  for (const std::size_t length : {std::size_t{700}, std::size_t{5000}, good.size() / 2})
+    CHECK_FALSE(store.stage(good.substr(0, length)));
+  const auto pipe = make_pipe();
+  REQUIRE(pipe);
+  const auto from_pipe = store.store.stage(pipe->first.get());
+  REQUIRE_FALSE(from_pipe);
+  has(from_pipe.error().message(), "not a regular file");
+  CHECK(fs::is_empty(store.path()));
+}
+
+TEST_CASE("manifest.json is a regular file of at most 1 MB") {
+  const Store store;
+  has(store.refusal(TarBuilder().directory("manifest.json").bytes()), "manifest.json: is not a regular file");
+  has(store.refusal(TarBuilder().file("m").symlink("manifest.json", "m").bytes()),
+      "manifest.json: is not a regular file");
+  has(store.refusal(TarBuilder().file("manifest.json", std::string((1 << 20) + 1, ' ')).bytes()),
+      "is larger than 1024 KB");
+  CHECK(store.staged(TarBuilder().file("manifest.json", std::string(1 << 20, ' ')).bytes()).manifest().size() ==
+        1 << 20);
+}
+
+TEST_CASE("the tar is read from its start, wherever its descriptor stands") {
+  const Store store;
+  const auto memory = sealed_memfd("tar", package().bytes());
+  REQUIRE(memory);
+  lseek(memory->get(), 0, SEEK_END);
+  CHECK(store.store.stage(memory->get()));
+  CHECK(store.store.stage(memory->get()));
+}
+
+TEST_CASE("files are added before sealing, and belong to the content") {
+  const Store store;
+  const std::string without = store.sealed(package().bytes());
+  auto staged = store.staged(package().file("lib/a").bytes());
+  REQUIRE(staged.add_file(".kai/main.mjs", "export {}"));
+  CHECK_FALSE(staged.add_file(".kai/main.mjs", "again"));
+  CHECK_FALSE(staged.add_file("manifest.json", "other"));
+  CHECK_FALSE(staged.add_file("../x", "outside"));
+  CHECK_FALSE(staged.add_file("manifest.json/x", "below a file"));
+  CHECK(staged.read(".kai/main.mjs", 100).value() == "export {}");
+  const auto name = store.store.seal(std::move(staged));
+  REQUIRE(name);
+  CHECK(*name != without);
+  const std::string root = store.path() + "/" + *name;
+  CHECK(mode_of(root + "/.kai") == 0755);
+  CHECK(mode_of(root + "/.kai/main.mjs") == 0444);
+  CHECK(read_file(root + "/.kai/main.mjs").value() == "export {}");
+}
+
+TEST_CASE("the staged directory can be given to a job") {
+  const Store store;
+  const auto staged = store.staged(TarBuilder().file("top/manifest.json", "{}").file("top/main.ts", "code").bytes());
+  const Fd file(openat(staged.directory(), "main.ts", O_RDONLY | O_CLOEXEC));
+  REQUIRE(file);
+  CHECK(read_all(file.get(), 100).value() == "code");
+}
+
+TEST_CASE("what is not sealed is gone, and what a crash left is removed at the next start") {
+  const Store store;
+  {
+    auto staged = store.staged(package().file("a/b/c").bytes());
+    CHECK_FALSE(fs::is_empty(store.path()));
+    auto moved = std::move(staged);
+    CHECK(moved.entries().contains("a/b/c"));
+  }
+  CHECK(fs::is_empty(store.path()));
+
+  const std::string kept = store.sealed(package().bytes());
+  const std::string outside = store.directory / "outside";
+  fs::create_directories(outside + "/precious");
+  fs::create_directories(store.path() + "/.staging-left/a/b");
+  fs::create_directory_symlink(outside, store.path() + "/.staging-left/a/link");
+  fs::create_directory_symlink(outside, store.path() + "/.staging-link");
+  CHECK(store.open().list());
+  CHECK(fs::exists(outside + "/precious"));
+  CHECK(std::distance(fs::directory_iterator(store.path()), fs::directory_iterator()) == 1);
+  CHECK(store.store.list().value() == std::vector<std::string>{kept});
+}
+
+TEST_CASE("packages are removed one by one, or all that nothing refers to") {
+  const Store store;
+  const std::string a = store.sealed(package().file("a/b", "1").bytes());
+  const std::string b = store.sealed(package().file("b", "1").bytes());
+  const std::string c = store.sealed(package().file("c", "1").bytes());
+  REQUIRE(store.store.remove(a));
+  REQUIRE(store.store.remove(a));
+  CHECK_FALSE(fs::exists(store.path() + "/" + a));
+  CHECK_FALSE(store.store.remove("../packages"));
+  CHECK_FALSE(store.store.remove(""));
+  CHECK_FALSE(store.store.remove(std::string(64, '.')));
+  REQUIRE(store.store.remove_unreferenced({c}));
+  CHECK(store.store.list().value() == std::vector<std::string>{c});
+  CHECK(store.sealed(package().file("b", "1").bytes()) == b);
+}
+
+TEST_CASE("a store that cannot be made is an error") {
+  const TempDirectory directory;
+  CHECK_FALSE(PackageStore::open(directory / "no/such/parent"));
+  fs::create_directory_symlink("/tmp", directory / "link");
+  CHECK_FALSE(PackageStore::open(directory / "link"));
+}
+
+TEST_CASE("modules of node_modules, as npm and its links lay them out") {
+  const Store store;
+  const auto staged =
+      store.staged(package()
+                       .file("node_modules/date-fns/package.json", R"({"name":"date-fns","version":"2.30.0"})")
+                       .file("node_modules/@scope/x/package.json", R"({"deep":{"version":"9"},"version":"1.0.0"})")
+                       .directory("node_modules/empty")
+                       .file("node_modules/broken/package.json", "{")
+                       .file("node_modules/nameless/package.json", R"({"version":1})")
+                       .file("packages/local/package.json", R"({"version":"0.1.0"})")
+                       .symlink("node_modules/local", "../packages/local")
+                       .symlink("node_modules/loop", "loop")
+                       .symlink("node_modules/dangling", "../nowhere")
+                       .file("node_modules/bomb/package.json", std::string(900'000, '['))
+                       .bytes());
+  CHECK(staged.has_module("date-fns"));
+  CHECK(staged.module_version("date-fns").value() == "2.30.0");
+  CHECK(staged.module_version("@scope/x").value() == "1.0.0");
+  CHECK(staged.module_version("local").value() == "0.1.0");
+  for (const std::string name : {"empty", "loop", "dangling", "absent", "../../../etc", ""}) {
+    INFO(name);
+    CHECK_FALSE(staged.has_module(name));
+    CHECK_FALSE(staged.module_version(name).value());
+  }
+  CHECK_FALSE(staged.module_version("broken"));
+  CHECK_FALSE(staged.module_version("nameless"));
+  CHECK_FALSE(staged.module_version("bomb"));
+}
+
+Manifest manifest_of(const std::string& entry, RuntimeKind kind) {
+  Manifest manifest;
+  manifest.entry = entry;
+  manifest.runtime.kind = kind;
+  return manifest;
+}
+
+TEST_CASE("the entry is a regular file that no symlink stands before") {
+  const Store store;
+  const auto staged = store.staged(package()
+                                       .file("main.ts")
+                                       .file("src/main.ts")
+                                       .file("run.sh", "#!/bin/sh\n")
+                                       .file("run", "#!/bin/sh\n", 0755)
+                                       .symlink("link.ts", "main.ts")
+                                       .symlink("code", "src")
+                                       .bytes());
+  const auto fault = [&](const std::string& entry, RuntimeKind kind = RuntimeKind::kNode) {
+    const auto errors = check_package(staged, manifest_of(entry, kind));
+    if (errors.empty()) return std::string();
+    CHECK(errors.size() == 1);
+    CHECK(errors[0].pointer == "/entry");
+    return errors[0].message;
+  };
+  CHECK(fault("main.ts").empty());
+  CHECK(fault("src/main.ts").empty());
+  CHECK(fault("run", RuntimeKind::kExec).empty());
+  has(fault("absent.ts"), "absent.ts is not in the package");
+  has(fault("src"), "is a directory");
+  has(fault("link.ts"), "is a symlink");
+  has(fault("code/main.ts"), "behind a symlink");
+  has(fault("main.ts/x"), "is not in the package");
+  has(fault("run.sh", RuntimeKind::kExec), "chmod +x");
+}
+
+TEST_CASE("a required module that is not there says to run npm ci") {
+  const Store store;
+  const auto staged =
+      store.staged(package().file("main.ts").file("main.py").file("node_modules/here/package.json", "{}").bytes());
+  Manifest manifest = manifest_of("main.ts", RuntimeKind::kNode);
+  const auto dependency = [](const std::string& name, DependencyType type, bool required) {
+    return Dependency{name, "^1.0.0", type, required};
+  };
+  manifest.dependencies = {
+      dependency("here", DependencyType::kModule, true), dependency("gone", DependencyType::kModule, true),
+      dependency("maybe", DependencyType::kModule, false), dependency("db", DependencyType::kService, true),
+      dependency("@kai/agent", DependencyType::kModule, true)};
+  const auto errors = check_package(staged, manifest);
+  REQUIRE(errors.size() == 1);
+  CHECK(errors[0].pointer == "/dependencies/1");
+  has(errors[0].message, "gone");
+  has(errors[0].message, "npm ci");
+  manifest.runtime.kind = RuntimeKind::kPython;
+  manifest.entry = "main.py";
+  CHECK(check_package(staged, manifest).empty());
+}
+
+}  // namespace
+}  // namespace kai

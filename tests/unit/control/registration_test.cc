@@ -1,0 +1,181 @@
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <set>
+
+#include "base/unix.h"
+#include "supervisor/control/typescript.h"
+#include "tests/unit/control/control_fixture.h"
+#include "tests/unit/control/tar_builder.h"
+
+namespace kai::test {
+namespace {
+
+control::Request register_request() {
+  control::Request request;
+  request.mutable_register_()->set_label("test");
+  return request;
+}
+
+TEST_CASE("register answers with id, version, package and warnings") {
+  ControlFixture f;
+  auto manifest = manifest_of("a1");
+  manifest["security"]["networkAccess"] = {{"allowOutbound", true}, {"allowedDomains", {"example.org"}}};
+  const auto answer = f.add(manifest);
+  const auto json = document(answer);
+  CHECK(json["id"] == "a1");
+  CHECK(json["version"] == "1.0.0");
+  CHECK(json["package"].get<std::string>().size() == 64);
+  REQUIRE(answer.done().warnings_size() > 0);
+  std::string all;
+  for (const auto& warning : answer.done().warnings()) all += warning + "\n";
+  CHECK(all.find("no network yet") != std::string::npos);
+  CHECK(all.find("UNAVAILABLE") != std::string::npos);
+}
+
+TEST_CASE("the same again is success, running or not; another version waits until it is stopped") {
+  ControlFixture f;
+  auto manifest = manifest_of("a1");
+  const auto first = document(f.add(manifest));
+  CHECK(document(f.add(manifest))["package"] == first["package"]);
+  REQUIRE(f.call(start_of("a1")).has_done());
+  CHECK(f.add(manifest).has_done());
+  manifest["version"] = "2.0.0";
+  const auto refused = f.add(manifest);
+  CHECK(code(refused) == "CONFLICT");
+  CHECK(refused.failed().hint().find("kaictl stop a1") != std::string::npos);
+  REQUIRE(f.call(stop_of("a1")).has_done());
+  CHECK(document(f.add(manifest))["version"] == "2.0.0");
+  REQUIRE(f.call(start_of("a1")).has_done());
+  CHECK(f.keeper->host().spec.agent_version() == "2.0.0");
+}
+
+TEST_CASE("registered agents survive a restart of kaid") {
+  ControlFixture f;
+  REQUIRE(f.add(manifest_of("a1")).has_done());
+  f.end();
+  f.start();
+  CHECK(f.status("a1")["state"] == "registered");
+  REQUIRE(f.call(start_of("a1")).has_done());
+}
+
+TEST_CASE("faults of a manifest come all at once, each with its pointer") {
+  ControlFixture f;
+  auto manifest = manifest_of("a1");
+  manifest["version"] = "one";
+  manifest["persona"] = "villain";
+  manifest["extra"] = 1;
+  const auto answer = f.add(manifest);
+  CHECK(code(answer) == "INVALID");
+  const auto errors = nlohmann::json::parse(answer.failed().details_json())["errors"];
+  std::set<std::string> pointers;
+  for (const auto& error : errors) pointers.insert(error["pointer"].get<std::string>());
+  CHECK(pointers.contains("/version"));
+  CHECK(pointers.contains("/persona"));
+  CHECK(pointers.contains("/extra"));
+  CHECK(answer.failed().message().find("/") != std::string::npos);
+}
+
+TEST_CASE("what is refused") {
+  ControlFixture f;
+  SUBCASE("no descriptor") { CHECK(code(f.call(register_request())) == "INVALID"); }
+  SUBCASE("no tar") {
+    const Fd file = std::move(*sealed_memfd("tar", "not a tar at all"));
+    CHECK(code(f.call(register_request(), {file.get()})) == "INVALID");
+  }
+  SUBCASE("no regular file") {
+    const Fd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
+    CHECK(code(f.call(register_request(), {null.get()})) == "INVALID");
+  }
+  SUBCASE("a manifest that is missing") {
+    TarBuilder tar;
+    tar.file("other");
+    const Fd file = std::move(*sealed_memfd("tar", tar.bytes()));
+    CHECK(code(f.call(register_request(), {file.get()})) == "INVALID");
+  }
+  SUBCASE("an entry that is not there") {
+    TarBuilder tar;
+    tar.file("manifest.json", manifest_of("a1").dump());
+    const Fd file = std::move(*sealed_memfd("tar", tar.bytes()));
+    const auto answer = f.call(register_request(), {file.get()});
+    CHECK(code(answer) == "INVALID");
+    CHECK(answer.failed().details_json().find("/entry") != std::string::npos);
+  }
+  SUBCASE("sandbox: false") {
+    auto manifest = manifest_of("a1");
+    manifest["security"]["sandbox"] = false;
+    CHECK(code(f.add(manifest)) == "DENIED");
+  }
+  control::Request list;
+  list.mutable_list();
+  CHECK(document(f.call(list))["agents"].empty());
+}
+
+struct TypescriptFixture : ControlFixture {
+  nlohmann::json manifest() {
+    auto json = manifest_of("ts");
+    json["entry"] = "main.ts";
+    json["runtime"] = {{"kind", "node"}};
+    return json;
+  }
+  // What the compiler in its sandbox does.
+  void compiler(const std::string& output, const std::string& messages, int status) {
+    keeper->on_spawn = [this, output, messages, status](FakeHost& host) {
+      argv.assign(host.spec.argv().begin(), host.spec.argv().end());
+      const Fd main(openat(host.descriptors.at(3).get(), "main.ts", O_RDONLY | O_CLOEXEC));
+      source = read_all(main.get(), 1000).value_or("");
+      host.script = [this, &host, output, messages, status](const klp::Envelope& envelope) {
+        if (!envelope.has_accepted()) return;
+        klp::Envelope word;
+        word.mutable_started();
+        host.send(word);
+        host.write_output(1, output);
+        host.write_output(2, messages);
+        word.mutable_exit()->set_code(status);
+        host.send(word);
+        loop.defer([&host, status] { host.exit(status); });
+      };
+      host.say_hello();
+    };
+  }
+  std::vector<std::string> argv;
+  std::string source;
+};
+
+TEST_CASE_FIXTURE(TypescriptFixture, "TypeScript is compiled in a sandbox, and what came out is run") {
+  compiler("export default 1;\n", "", 0);
+  const auto answer = add(manifest(), "const x: number = 1;\n");
+  REQUIRE_MESSAGE(answer.has_done(), answer.failed().message());
+  CHECK(argv.front() == "/usr/bin/esbuild");
+  CHECK(argv.at(1) == "/agent/main.ts");
+  CHECK(source == "const x: number = 1;\n");
+  const std::string package = document(answer)["package"];
+  CHECK(read_file(directory / ("state/packages/" + package + "/.kai/main.mjs")).value_or("") == "export default 1;\n");
+  keeper->on_spawn = nullptr;
+  REQUIRE(call(start_of("ts")).has_done());
+  const auto& run = keeper->host().spec.argv();
+  CHECK(std::find(run.begin(), run.end(), "/agent/.kai/main.mjs") != run.end());
+}
+
+TEST_CASE_FIXTURE(TypescriptFixture, "the compiler's messages are the error") {
+  compiler("", "main.ts:1:5: ERROR: Expected \";\"\n", 1);
+  const auto answer = add(manifest(), "const x number");
+  CHECK(code(answer) == "INVALID");
+  CHECK(answer.failed().message().find("main.ts:1:5: ERROR") != std::string::npos);
+}
+
+TEST_CASE_FIXTURE(TypescriptFixture, "a compiler that cannot be started is kAI's failure, and leaves nothing") {
+  keeper->fail_step = "clone3";
+  CHECK(code(add(manifest())) == "INTERNAL");
+  CHECK(packages->list()->empty());
+}
+
+TEST_CASE("what is TypeScript") {
+  CHECK(is_typescript("a/main.ts"));
+  CHECK(is_typescript("main.mts"));
+  CHECK_FALSE(is_typescript("main.js"));
+}
+
+}  // namespace
+}  // namespace kai::test

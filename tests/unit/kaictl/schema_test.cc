@@ -1,0 +1,99 @@
+// docs/schema: the examples of contracts.md and what kaictl really prints hold to it, and what is wrong does not.
+#include <filesystem>
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+#include <valijson/adapters/nlohmann_json_adapter.hpp>
+#include <valijson/schema.hpp>
+#include <valijson/schema_parser.hpp>
+#include <valijson/validator.hpp>
+
+#include "base/unix.h"
+#include "tests/unit/kaictl/fake_daemon.h"
+#include "tests/unit/kaictl/program.h"
+
+namespace kai::test {
+namespace {
+
+using nlohmann::json;
+
+json schema(const std::string& name) {
+  return json::parse(*read_file(std::string(KAI_SCHEMA_DIRECTORY) + "/" + name + ".schema.json"));
+}
+
+bool holds(const std::string& name, const json& document) {
+  const json text = schema(name);
+  valijson::Schema parsed;
+  valijson::SchemaParser parser;
+  parser.populateSchema(valijson::adapters::NlohmannJsonAdapter(text), parsed);
+  valijson::Validator validator;
+  return validator.validate(parsed, valijson::adapters::NlohmannJsonAdapter(document), nullptr);
+}
+
+TEST_CASE("every schema names its dialect") {
+  int found = 0;
+  for (const auto& file : std::filesystem::directory_iterator(KAI_SCHEMA_DIRECTORY)) {
+    const json text = json::parse(*read_file(file.path().string()));
+    CHECK(text["$schema"] == "https://json-schema.org/draft/2020-12/schema");
+    ++found;
+  }
+  CHECK(found >= 9);
+}
+
+TEST_CASE("list") {
+  json document = json::parse(
+      R"({"agents":[{"id":"calendarAgent","name":"Cal","version":"1.0.3","state":"running","status":"active",
+          "desired":"running","uptime":5120,"restarts":0,"policy":"calendar","later":"ignored"}]})");
+  CHECK(holds("list", document));
+  document["agents"][0]["state"] = "asleep";
+  CHECK_FALSE(holds("list", document));
+  CHECK_FALSE(holds("list", json::array()));
+}
+
+TEST_CASE("status") {
+  json document = json::parse(
+      R"({"id":"a","status":"active","state":"running","desired":"running","version":"1.0.3","uptime":5120,"pid":812,
+          "health":{"status":"healthy","uptime":5100,"memoryUsage":31.2,"cpuUsage":0.4,
+                    "lastActivity":"2026-05-04T13:00:00.000Z","errors":[]},
+          "crashes":{"count":0,"window":600000},
+          "lastEnd":{"cause":"oom","exitCode":0,"signal":"SIGKILL","message":"over 512 MB"},
+          "policy":"calendar","degraded":[],"grants":[],"denials":0,"exposure":{"score":1.2,"items":[]},
+          "quarantine":{"agentId":"a","quarantinedAt":"2026-05-04T13:00:00.000Z",
+            "reason":{"type":"crash","description":"d","timestamp":"2026-05-04T13:00:00.000Z","severity":"medium"},
+            "retryCount":0,"maxRetries":3}})");
+  CHECK(holds("status", document));
+  CHECK(holds("status", json{{"id", "x"}, {"status", "not_found"}}));
+  CHECK_FALSE(holds("status", json{{"id", "x"}, {"status", "active"}}));
+  document["lastEnd"]["cause"] = "unknown";
+  CHECK_FALSE(holds("status", document));
+}
+
+TEST_CASE("messages, records of the log, states") {
+  const json message = json::parse(
+      R"({"protocol":"klp/1.0","id":"u","from":"echo","to":"operator","type":"response","correlationId":"v",
+          "timestamp":"2026-05-04T13:00:00.000Z","payload":[1],"metadata":{"priority":"normal"}})");
+  CHECK(holds("message", message));
+  json both = message;
+  both["payloadBase64"] = "AAEC";
+  CHECK_FALSE(holds("message", both));
+  json record = json::parse(
+      R"({"time":"2026-05-04T13:00:00.000Z","level":"info","agent":"a","event":"stdout","message":"m","n":1})");
+  CHECK(holds("log-record", record));
+  record["time"] = "yesterday";
+  CHECK_FALSE(holds("log-record", record));
+  CHECK(holds("state", json{{"id", "a"}, {"state", "stopped"}, {"status", "terminated"}}));
+  CHECK(holds("register", json{{"id", "a"}, {"version", "1.0.0"}, {"warnings", {"no network"}}}));
+}
+
+TEST_CASE("what kaictl itself says") {
+  const ScratchDirectory nobody;
+  const std::string socket = nobody / "kaid.sock";
+  CHECK(holds("error", json::parse(kaictl({"--socket", socket, "-o", "json", "list"}).err)));
+  CHECK(holds("error", json::parse(kaictl({"-o", "json", "frobnicate"}).err)));
+  CHECK_FALSE(holds("error", json{{"error", {{"code", "OOPS"}}}}));
+  CHECK(holds("version", json::parse(kaictl({"--socket", socket, "-o", "json", "version"}).out)));
+  CHECK(holds("doctor", json::parse(kaictl({"--socket", socket, "-o", "json", "doctor"}).out)));
+}
+
+}  // namespace
+}  // namespace kai::test
