@@ -163,10 +163,10 @@ void Bridge::send_message(const klp::Message& message) {
   control_.send(envelope);
 }
 
-void Bridge::report_health(std::uint64_t sequence, std::string json) {
+void Bridge::report_health(std::uint64_t sequence, klp::HealthReport report) {
   klp::Envelope envelope;
-  envelope.mutable_health_report()->set_sequence(sequence);
-  envelope.mutable_health_report()->set_health_json(std::move(json));
+  report.set_sequence(sequence);
+  *envelope.mutable_health_report() = std::move(report);
   control_.send(envelope);
 }
 

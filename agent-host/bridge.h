@@ -99,7 +99,7 @@ class Bridge {
   void answer_runner(const std::string& line);
 
   void send_message(const klp::Message& message);
-  void report_health(std::uint64_t sequence, std::string json);
+  void report_health(std::uint64_t sequence, klp::HealthReport report);
   [[nodiscard]] HealthBasis health_basis() const;
 
   const spec::SandboxSpec& spec_;

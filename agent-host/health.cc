@@ -46,23 +46,18 @@ struct Reader {
   }
 };
 
-void append_error(std::string& out, std::string_view type, double count, std::int64_t last, std::string_view message) {
-  out += '{';
-  append_name(out, "type");
-  append_json_string(out, clip_utf8(type, kMaxHealthTextBytes));
-  append_name(out, "count");
-  append_json_number(out, count);
-  append_name(out, "lastOccurrence");
-  append_json_string(out, iso_time(last));
-  append_name(out, "message");
-  append_json_string(out, clip_utf8(message, kMaxHealthTextBytes));
-  out += '}';
+void add_error(klp::HealthReport& report, std::string_view type, double count, std::int64_t last,
+               std::string_view message) {
+  klp::ErrorSummary& error = *report.add_errors();
+  error.set_type(std::string(clip_utf8(type, kMaxHealthTextBytes)));
+  error.set_count(static_cast<std::uint64_t>(count));
+  error.set_last_occurrence_unix_ms(last);
+  error.set_message(std::string(clip_utf8(message, kMaxHealthTextBytes)));
 }
 
 /// The first kMaxHealthErrors well-formed ErrorSummary entries; false: there were others.
-bool append_errors(std::string& out, const JsonView& errors) {
+bool add_errors(klp::HealthReport& report, const JsonView& errors) {
   if (!errors.is_array()) return false;
-  std::size_t kept = 0;
   bool whole = true;
   for (JsonView::Items items(errors); items.next();) {
     const JsonView entry = items.value();
@@ -75,61 +70,43 @@ bool append_errors(std::string& out, const JsonView& errors) {
       whole = false;
       continue;
     }
-    if (kept == kMaxHealthErrors) return false;
-    if (kept++ > 0) out += ',';
-    append_error(out, *type, *count, *last, message.value_or(""));
+    if (static_cast<std::size_t>(report.errors_size()) == kMaxHealthErrors) return false;
+    add_error(report, *type, *count, *last, message.value_or(""));
   }
   return whole;
 }
 
-std::string assemble(std::string_view status, const HealthBasis& basis, std::optional<double> memory,
-                     std::optional<double> cpu, std::string_view errors) {
-  std::string json = "{";
-  append_name(json, "status");
-  append_json_string(json, status);
-  append_name(json, "uptime");
-  append_json_number(json, static_cast<double>(basis.uptime_ms));
-  if (memory) {
-    append_name(json, "memoryUsage");
-    append_json_number(json, *memory);
-  }
-  if (cpu) {
-    append_name(json, "cpuUsage");
-    append_json_number(json, *cpu);
-  }
-  append_name(json, "lastActivity");
-  append_json_string(json, iso_time(basis.last_activity_ms));
-  append_name(json, "errors");
-  json += '[';
-  json += errors;
-  json += "]}";
-  return json;
+klp::HealthReport report_of(klp::HealthReport::Status status, const HealthBasis& basis) {
+  klp::HealthReport report;
+  report.set_status(status);
+  report.set_uptime_ms(static_cast<std::uint64_t>(basis.uptime_ms));
+  report.set_last_activity_unix_ms(basis.last_activity_ms);
+  return report;
 }
 
 }  // namespace
 
-std::string rebuilt_health(const JsonView& given, const HealthBasis& basis) {
+klp::HealthReport rebuilt_health(const JsonView& given, const HealthBasis& basis) {
   Reader reader{given, !given.is_object()};
-  std::string status = reader.text("status").value_or("");
+  const std::string status = reader.text("status").value_or("");
   HealthBasis times = basis;
   if (const auto uptime = reader.number("uptime")) times.uptime_ms = static_cast<std::int64_t>(*uptime);
   if (const auto last = reader.time("lastActivity")) times.last_activity_ms = *last;
-  const auto memory = reader.number("memoryUsage");
-  const auto cpu = reader.number("cpuUsage");
-  std::string errors;
-  if (const auto list = reader.get("errors"); list && !append_errors(errors, *list)) reader.faulty = true;
-  if ((status != "healthy" && status != "critical") || (reader.faulty && status == "healthy")) status = "warning";
-  return assemble(status, times, memory, cpu, errors);
+  klp::HealthReport report = report_of(klp::HealthReport::WARNING, times);
+  if (const auto list = reader.get("errors"); list && !add_errors(report, *list)) reader.faulty = true;
+  if (status == "critical") report.set_status(klp::HealthReport::CRITICAL);
+  if (status == "healthy" && !reader.faulty) report.set_status(klp::HealthReport::HEALTHY);
+  return report;
 }
 
-std::string failed_health(const std::string& error_name, const std::string& message, const HealthBasis& basis) {
-  std::string errors;
-  append_error(errors, error_name.empty() ? "Error" : error_name, 1, unix_ms(), message);
-  return assemble("critical", basis, std::nullopt, std::nullopt, errors);
+klp::HealthReport failed_health(const std::string& error_name, const std::string& message, const HealthBasis& basis) {
+  klp::HealthReport report = report_of(klp::HealthReport::CRITICAL, basis);
+  add_error(report, error_name.empty() ? "Error" : error_name, 1, unix_ms(), message);
+  return report;
 }
 
-std::string basic_health(const HealthBasis& basis) {
-  return assemble("healthy", basis, std::nullopt, std::nullopt, "");
+klp::HealthReport basic_health(const HealthBasis& basis) {
+  return report_of(klp::HealthReport::HEALTHY, basis);
 }
 
 }  // namespace kai

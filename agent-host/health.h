@@ -1,11 +1,11 @@
-// The spec's HealthStatus as control gets it. Nothing of the agent's text passes through: each field is checked and
-// written anew, so control may store and show it. Pure: no I/O.
+// The spec's HealthStatus as control gets it: fields, checked and bounded, never the agent's JSON. Pure: no I/O.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
 #include "agent-host/json_view.h"
+#include "proto/klp.pb.h"
 
 namespace kai {
 
@@ -16,15 +16,14 @@ struct HealthBasis {
 };
 
 /// From the agent's onHealthCheck. Fields of the wrong type are replaced by the basis or left out, and make the status
-/// at least `warning`; an unknown status is `warning`.
-std::string rebuilt_health(const JsonView& given, const HealthBasis& basis);
+/// at least `warning`; an unknown status is `warning`. memoryUsage and cpuUsage are left to the keeper, which measures.
+klp::HealthReport rebuilt_health(const JsonView& given, const HealthBasis& basis);
 
 /// The hook threw: `critical`, with the error as the only summary.
-std::string failed_health(const std::string& error_name, const std::string& message, const HealthBasis& basis);
+klp::HealthReport failed_health(const std::string& error_name, const std::string& message, const HealthBasis& basis);
 
 /// Of a program without the runner protocol, or a runner without onHealthCheck: `healthy` says that the process is
-/// there (and, with the runner protocol, that its event loop answered), nothing more. memoryUsage and cpuUsage are left
-/// to control, which reads them from the cgroup.
-std::string basic_health(const HealthBasis& basis);
+/// there (and, with the runner protocol, that its event loop answered), nothing more.
+klp::HealthReport basic_health(const HealthBasis& basis);
 
 }  // namespace kai

@@ -62,6 +62,7 @@ int report_failure(KlpLink& control, const RunnerFailure& failure) {
   return failure.not_found ? kStatusNotFound : kStatusNotRun;
 }
 
+/// The one loop: poll(2) rather than epoll, as it has three descriptors and their interests change at every turn.
 class Loop {
  public:
   Loop(const spec::SandboxSpec& spec, KlpLink& control, Runner runner, Fd signals)

@@ -1,5 +1,5 @@
-// Whether text that somebody hostile calls JSON is JSON, for those who pass it on byte for byte: what is no single whole
-// value could pass for fields of ours. It only looks: nothing is built, nothing is recursive.
+// Whether text that somebody hostile calls JSON is JSON, for those who pass it on byte for byte: what is no single
+// whole value could pass for fields of ours. It only looks: nothing is built, nothing is recursive.
 #pragma once
 
 #include <string_view>

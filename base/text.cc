@@ -2,6 +2,7 @@
 
 #include <sys/random.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -151,7 +152,9 @@ std::int64_t monotonic_ms() {
   return static_cast<std::int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
 }
 
-std::string iso_time(std::int64_t unix_ms) {
+std::string iso_time(std::int64_t time) {
+  // Years 0000 to 9999: what ISO 8601 writes with four digits. A time from a sandbox may be anything.
+  const std::int64_t unix_ms = std::clamp<std::int64_t>(time, -62'167'219'200'000, 253'402'300'799'999);
   const std::int64_t ms = ((unix_ms % 1000) + 1000) % 1000;
   const std::time_t seconds = (unix_ms - ms) / 1000;
   std::tm utc{};

@@ -21,9 +21,8 @@ ROOMS = {
     "agent-host": ["sandbox", "proto", "base"],
     "supervisor/keeper": ["sandbox", "proto", "base"],
     "supervisor/control": ["policies", "proto", "base"],
-    # kaictl doctor asks the machine the same questions as the sandbox will.
     "supervisor/doctor": ["sandbox", "proto", "base"],
-    "kaictl": ["supervisor/doctor", "proto", "base"],
+    "kaictl": ["proto", "base"],  # doctor is a program of its own
     "sdk": [],
     "examples": ["sdk"],
     "bench": ["proto", "base"],

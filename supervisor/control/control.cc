@@ -24,6 +24,11 @@ Control::Control(const Environment& environment, const std::string& log_director
              handle_request(operations_, request, std::move(descriptors), responder);
            }) {}
 
+Control::~Control() {
+  // Jobs on the thread pool use what is about to go.
+  environment_.loop.finish_work();
+}
+
 Result<> Control::start() {
   environment_.keeper.set_events({.stopping = [this] { stop(); },
                                   .reload = [this] { reload(); },

@@ -13,6 +13,9 @@ class Control {
  public:
   /// All of it is borrowed.
   Control(const Environment& environment, const std::string& log_directory);
+  ~Control();
+  Control(const Control&) = delete;
+  Control& operator=(const Control&) = delete;
 
   /// Loads the agents, opens kaid.sock, tells the keeper, and starts what is desired running.
   Result<> start();

@@ -4,8 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/json_check.h"
 #include "base/text.h"
-#include "supervisor/control/json_check.h"
 
 namespace kai {
 namespace {

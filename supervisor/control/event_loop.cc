@@ -53,15 +53,22 @@ void EventLoop::work(std::function<void()> job, std::function<void()> done) {
   struct Work {
     uv_work_t request{};
     std::function<void()> job, done;
+    std::size_t& running;
   };
-  auto* work = new Work{{}, std::move(job), std::move(done)};
+  ++jobs_;
+  auto* work = new Work{{}, std::move(job), std::move(done), jobs_};
   work->request.data = work;
   uv_queue_work(
       &loop_, &work->request, [](uv_work_t* request) { static_cast<Work*>(request->data)->job(); },
       [](uv_work_t* request, int) {
         const std::unique_ptr<Work> owned(static_cast<Work*>(request->data));
+        --owned->running;
         owned->done();
       });
+}
+
+void EventLoop::finish_work() {
+  if (jobs_ > 0) run_until([this] { return jobs_ == 0; });
 }
 
 struct Timer::Handle {

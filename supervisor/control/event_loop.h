@@ -31,6 +31,8 @@ class EventLoop {
 
   /// Runs `job` on libuv's thread pool, then `done` on the loop. `job` may touch nothing that the loop's thread uses.
   void work(std::function<void()> job, std::function<void()> done);
+  /// Waits for every job, those too that the ends of others bring. Whoever owns what jobs use calls it before it goes.
+  void finish_work();
 
   /// The loop's idea of now, monotonic ms, cheap.
   [[nodiscard]] std::int64_t now_ms() const { return static_cast<std::int64_t>(uv_now(&loop_)); }
@@ -44,6 +46,7 @@ class EventLoop {
   uv_loop_t loop_{};
   uv_prepare_t prepare_{};
   std::vector<std::function<void()>> deferred_;
+  std::size_t jobs_ = 0;
   const std::function<bool()>* until_ = nullptr;
   std::array<char, 65536> scratch_{};
 };

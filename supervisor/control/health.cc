@@ -1,23 +1,43 @@
 #include "supervisor/control/health.h"
 
-#include <cstdio>
+#include <cmath>
+
+#include <nlohmann/json.hpp>
 
 #include "base/text.h"
-#include "supervisor/control/json_check.h"
 
 namespace kai {
 namespace {
 
 constexpr std::chrono::milliseconds kInterval{5'000};  // contracts.md, health.interval
 constexpr std::int64_t kMisses = 3;                    // contracts.md, health.misses
-constexpr std::size_t kMaxReportBytes = 64 << 10;
+constexpr int kMaxErrors = 32;
+constexpr std::size_t kMaxTextBytes = 4096;
 // A shorter time says too little about cpu usage.
 constexpr std::int64_t kShortestMeasureMs = 500;
 
-void append_number(std::string& json, const char* name, double value) {
-  std::array<char, 64> text;
-  const int length = std::snprintf(text.data(), text.size(), ",\"%s\":%.1f", name, value);
-  json.append(text.data(), static_cast<std::size_t>(length));
+using Json = nlohmann::json;
+
+const char* status_name(klp::HealthReport::Status status) {
+  switch (status) {
+    case klp::HealthReport::HEALTHY:
+      return "healthy";
+    case klp::HealthReport::CRITICAL:
+      return "critical";
+    default:
+      return "warning";
+  }
+}
+
+Json summary(std::string_view type, std::uint64_t count, std::int64_t last_unix_ms, std::string_view message) {
+  return {{"type", type.substr(0, kMaxTextBytes)},
+          {"count", count},
+          {"lastOccurrence", iso_time(last_unix_ms)},
+          {"message", message.substr(0, kMaxTextBytes)}};
+}
+
+double one_decimal(double value) {
+  return std::round(value * 10) / 10;
 }
 
 }  // namespace
@@ -48,10 +68,9 @@ void HealthMonitor::sample() {
 }
 
 void HealthMonitor::report(klp::HealthReport&& report) {
-  if (report.health_json().size() > kMaxReportBytes || !is_json_object(report.health_json())) return;
-  last_report_ = std::move(*report.mutable_health_json());
+  last_report_ = std::move(report);
   reported_at_ = loop_.now_ms();
-  for (Question& question : questions_) question.reported |= report.sequence() >= question.sequence;
+  for (Question& question : questions_) question.reported |= last_report_->sequence() >= question.sequence;
   answer_complete();
 }
 
@@ -92,26 +111,31 @@ void HealthMonitor::answer_complete() {
 
 std::string HealthMonitor::document() const {
   const std::int64_t silent = loop_.now_ms() - reported_at_;
-  std::string json;
-  if (last_report_.empty() || silent > kMisses * kInterval.count()) {
+  const bool hung = silent > kMisses * kInterval.count();
+  Json health;
+  Json errors = Json::array();
+  if (!last_report_ || hung) {
     // It has said nothing (yet, or any more): this is what is known from outside.
-    const bool hung = silent > kMisses * kInterval.count();
-    json = std::string(R"({"status":")") + (hung ? "critical" : "warning") + R"(","uptime":)" +
-           std::to_string(loop_.now_ms() - began_at_) + R"(,"lastActivity":")" +
-           iso_time(began_unix_ + reported_at_ - began_at_) + R"(","errors":[)";
+    health["status"] = hung ? "critical" : "warning";
+    health["uptime"] = loop_.now_ms() - began_at_;
+    health["lastActivity"] = iso_time(began_unix_ + reported_at_ - began_at_);
     if (hung) {
-      json += R"({"type":"hung","count":1,"lastOccurrence":")" + iso_now() +
-              R"(","message":"it has not answered a health check for )" + std::to_string(silent / 1000) + R"( s"})";
+      errors.push_back(summary("hung", 1, unix_ms(),
+                               "it has not answered a health check for " + std::to_string(silent / 1000) + " s"));
     }
-    json += "]";
   } else {
-    json = last_report_.substr(0, last_report_.rfind('}'));
+    health["status"] = status_name(last_report_->status());
+    health["uptime"] = last_report_->uptime_ms();
+    health["lastActivity"] = iso_time(last_report_->last_activity_unix_ms());
+    for (const auto& error : last_report_->errors()) {
+      if (errors.size() == kMaxErrors) break;
+      errors.push_back(summary(error.type(), error.count(), error.last_occurrence_unix_ms(), error.message()));
+    }
   }
-  // Last, so that they stand whatever the agent had said: of two members with one name the last one is taken.
-  if (json.find_first_not_of(" \t\r\n", 1) == std::string::npos) json += R"("status":"warning")";
-  if (memory_mb_) append_number(json, "memoryUsage", *memory_mb_);
-  if (cpu_percent_) append_number(json, "cpuUsage", *cpu_percent_);
-  return json + '}';
+  if (memory_mb_) health["memoryUsage"] = one_decimal(*memory_mb_);
+  if (cpu_percent_) health["cpuUsage"] = one_decimal(*cpu_percent_);
+  health["errors"] = std::move(errors);
+  return health.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace kai

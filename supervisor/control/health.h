@@ -48,7 +48,7 @@ class HealthMonitor {
   std::uint64_t sequence_ = 0;
   std::int64_t began_at_, reported_at_;  // loop time
   std::int64_t began_unix_;
-  std::string last_report_;  // a JSON object; empty: none yet
+  std::optional<klp::HealthReport> last_report_;
   std::optional<double> memory_mb_, cpu_percent_;
   std::int64_t measured_at_;
   std::uint64_t cpu_us_ = 0;

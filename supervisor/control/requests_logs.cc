@@ -49,7 +49,8 @@ class LogSession : public std::enable_shared_from_this<LogSession> {
   void deliver(const Result<LogReader::Batch>& batch) {
     reading_ = false;
     if (!responder_.open()) return;
-    if (!batch) return responder_.fail({"INTERNAL", "the log cannot be read: " + batch.error().message(), {}, {}, false});
+    if (!batch)
+      return responder_.fail({"INTERNAL", "the log cannot be read: " + batch.error().message(), {}, {}, false});
     any_ |= !batch->records.empty();
     for (const std::string& record : batch->records) responder_.record(record);
     if (batch->done) return finish_history();

@@ -242,7 +242,7 @@ TEST_CASE("messages to a program without the runner protocol are refused, its he
   host.send(envelope);
   const klp::HealthReport report = host.receive().health_report();
   CHECK(report.sequence() == 3);
-  CHECK(report.health_json().starts_with("{\"status\":\"healthy\",\"uptime\":"));
+  CHECK(report.status() == klp::HealthReport::HEALTHY);
 }
 
 TEST_CASE("frames that have no place in the protocol end the agent") {

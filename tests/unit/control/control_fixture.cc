@@ -94,7 +94,8 @@ void ControlFixture::start() {
   auto sockets = std::move(*socket_pair(SOCK_SEQPACKET));
   keeper = std::make_unique<FakeKeeper>(loop, std::move(sockets.first));
   client = std::make_unique<KeeperClient>(loop, std::move(sockets.second));
-  control = std::make_unique<Control>(Environment{loop, *client, *log, *registry, *packages, hello, policy}, log_directory);
+  control =
+      std::make_unique<Control>(Environment{loop, *client, *log, *registry, *packages, hello, policy}, log_directory);
   const auto started = control->start();
   REQUIRE_MESSAGE(started, (started ? "" : started.error().message()));
 }
@@ -109,7 +110,9 @@ void ControlFixture::end() {
   log.reset();
 }
 
-ControlFixture::~ControlFixture() { end(); }
+ControlFixture::~ControlFixture() {
+  end();
+}
 
 control::Response ControlFixture::call(control::Request request, const std::vector<int>& descriptors) {
   if (!operator_ || operator_->closed) operator_ = std::make_unique<OperatorClient>(loop, socket());
@@ -132,31 +135,34 @@ nlohmann::json ControlFixture::status(const std::string& id) {
   return document(call(request));
 }
 
-std::string ControlFixture::log_text() { return read_file(log_directory + "/kaid.log", 64 << 20).value_or(""); }
+std::string ControlFixture::log_text() {
+  return read_file(log_directory + "/kaid.log", 64 << 20).value_or("");
+}
 
 nlohmann::json manifest_of(const std::string& id) {
-  return {{"id", id},
-          {"name", "Test " + id},
-          {"version", "1.0.0"},
-          {"entry", "main.sh"},
-          {"persona", "utility"},
-          {"capabilities", {"echo"}},
-          {"memory", {{"type", "volatile"}, {"backend", "memory"}, {"persistent", false}}},
-          {"security",
-           {{"sandbox", true},
-            {"permissions", nlohmann::json::array()},
-            {"crypto", "none"},
-            {"networkAccess", {{"allowOutbound", false}}},
-            {"fileAccess", {{"allowedPaths", nlohmann::json::array()}, {"readOnly", true}, {"tempFileAccess", false}}}}},
-          {"dependencies", nlohmann::json::array()},
-          {"metadata",
-           {{"author", "kAI"},
-            {"description", "for tests"},
-            {"license", "MIT"},
-            {"tags", nlohmann::json::array()},
-            {"created", "2026-01-01T00:00:00Z"},
-            {"updated", "2026-01-01T00:00:00Z"}}},
-          {"runtime", {{"kind", "exec"}, {"protocol", "runner"}}}};
+  return {
+      {"id", id},
+      {"name", "Test " + id},
+      {"version", "1.0.0"},
+      {"entry", "main.sh"},
+      {"persona", "utility"},
+      {"capabilities", {"echo"}},
+      {"memory", {{"type", "volatile"}, {"backend", "memory"}, {"persistent", false}}},
+      {"security",
+       {{"sandbox", true},
+        {"permissions", nlohmann::json::array()},
+        {"crypto", "none"},
+        {"networkAccess", {{"allowOutbound", false}}},
+        {"fileAccess", {{"allowedPaths", nlohmann::json::array()}, {"readOnly", true}, {"tempFileAccess", false}}}}},
+      {"dependencies", nlohmann::json::array()},
+      {"metadata",
+       {{"author", "kAI"},
+        {"description", "for tests"},
+        {"license", "MIT"},
+        {"tags", nlohmann::json::array()},
+        {"created", "2026-01-01T00:00:00Z"},
+        {"updated", "2026-01-01T00:00:00Z"}}},
+      {"runtime", {{"kind", "exec"}, {"protocol", "runner"}}}};
 }
 
 control::Request start_of(const std::string& id) {
@@ -187,6 +193,8 @@ nlohmann::json document(const control::Response& response) {
   return nlohmann::json::parse(response.done().json());
 }
 
-std::string code(const control::Response& response) { return response.has_failed() ? response.failed().code() : "done"; }
+std::string code(const control::Response& response) {
+  return response.has_failed() ? response.failed().code() : "done";
+}
 
 }  // namespace kai::test

@@ -1,9 +1,8 @@
 #include "supervisor/control/ending.h"
 
-#include <doctest/doctest.h>
-
 #include <csignal>
 
+#include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
 namespace kai {
@@ -27,7 +26,9 @@ TEST_CASE("each cause from what was seen") {
     CHECK_FALSE(end.signal);
     CHECK_FALSE(end.clean());
   }
-  SUBCASE("exit 0 by itself is no crash") { CHECK(classify(ended(false, 0)).clean()); }
+  SUBCASE("exit 0 by itself is no crash") {
+    CHECK(classify(ended(false, 0)).clean());
+  }
   SUBCASE("signal") {
     const End end = classify(ended(true, SIGSEGV));
     CHECK(end.cause == Cause::kSignal);
@@ -49,7 +50,9 @@ TEST_CASE("each cause from what was seen") {
     facts.tree.set_pids_refused(7);
     CHECK(classify(facts).cause == Cause::kPids);
   }
-  SUBCASE("seccomp") { CHECK(classify(ended(true, SIGSYS)).cause == Cause::kSeccomp); }
+  SUBCASE("seccomp") {
+    CHECK(classify(ended(true, SIGSYS)).cause == Cause::kSeccomp);
+  }
   SUBCASE("stopped") {
     EndFacts facts = ended(true, SIGKILL);
     facts.stop_requested = true;

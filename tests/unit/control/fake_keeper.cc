@@ -17,18 +17,16 @@ FakeHost::FakeHost(EventLoop& loop, std::vector<Fd> given, spec::SandboxSpec des
   Fd klp = std::move(given.front());
   given.erase(given.begin());
   descriptors = std::move(given);
-  stream_ = std::make_unique<FrameStream>(loop_, std::move(klp), StreamLimits{},
-                                          FrameStream::Handlers{.frame =
-                                                                    [this](std::string_view body) {
-                                                                      klp::Envelope envelope;
-                                                                      envelope.ParseFromArray(
-                                                                          body.data(), static_cast<int>(body.size()));
-                                                                      received.push_back(envelope);
-                                                                      script ? script(envelope) : behave(envelope);
-                                                                    },
-                                                                .closed = [this](const std::string&, bool) {
-                                                                  closed = true;
-                                                                }});
+  stream_ = std::make_unique<FrameStream>(
+      loop_, std::move(klp), StreamLimits{},
+      FrameStream::Handlers{.frame =
+                                [this](std::string_view body) {
+                                  klp::Envelope envelope;
+                                  envelope.ParseFromArray(body.data(), static_cast<int>(body.size()));
+                                  received.push_back(envelope);
+                                  script ? script(envelope) : behave(envelope);
+                                },
+                            .closed = [this](const std::string&, bool) { closed = true; }});
 }
 
 void FakeHost::say_hello() {
@@ -41,14 +39,18 @@ void FakeHost::say_hello() {
   send(envelope);
 }
 
-void FakeHost::send(const klp::Envelope& envelope) { stream_->send(envelope.SerializeAsString()); }
+void FakeHost::send(const klp::Envelope& envelope) {
+  stream_->send(envelope.SerializeAsString());
+}
 
 void FakeHost::send_raw(std::string_view bytes) {
   // Whatever fits: a hostile host does not care.
   static_cast<void>(::write(stream_->fd(), bytes.data(), bytes.size()));
 }
 
-void FakeHost::hang_up() { stream_->close(); }
+void FakeHost::hang_up() {
+  stream_->close();
+}
 
 Fd FakeHost::take_socket() {
   Fd socket(fcntl(stream_->fd(), F_DUPFD_CLOEXEC, 0));
@@ -92,8 +94,8 @@ void FakeHost::behave(const klp::Envelope& envelope) {
     }
     case klp::Envelope::kHealthRequest:
       out.mutable_health_report()->set_sequence(envelope.health_request().sequence());
-      out.mutable_health_report()->set_health_json(
-          R"({"status":"healthy","uptime":7,"lastActivity":"2026-05-04T13:00:00.000Z","errors":[]})");
+      out.mutable_health_report()->set_status(klp::HealthReport::HEALTHY);
+      out.mutable_health_report()->set_uptime_ms(7);
       return send(out);
     case klp::Envelope::kSignal:
       out.mutable_exit()->set_signaled(true);

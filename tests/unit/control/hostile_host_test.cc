@@ -1,10 +1,12 @@
 // An agent-host is hostile from the agent's first instruction on. Each attack ends that agent and nothing else.
-#include <doctest/doctest.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/unix.h"
+#include <doctest/doctest.h>
 
+#include <limits>
+
+#include "base/unix.h"
 #include "tests/unit/control/control_fixture.h"
 
 namespace kai::test {
@@ -73,10 +75,18 @@ TEST_CASE_FIXTURE(HostileFixture, "onInit never returns") {
 
 TEST_CASE_FIXTURE(HostileFixture, "a hello that lies is refused, and is a security violation") {
   std::string lie;
-  SUBCASE("another id") { lie = "id"; }
-  SUBCASE("another version") { lie = "version"; }
-  SUBCASE("more capabilities than registered") { lie = "capability"; }
-  SUBCASE("another protocol") { lie = "protocol"; }
+  SUBCASE("another id") {
+    lie = "id";
+  }
+  SUBCASE("another version") {
+    lie = "version";
+  }
+  SUBCASE("more capabilities than registered") {
+    lie = "capability";
+  }
+  SUBCASE("another protocol") {
+    lie = "protocol";
+  }
   bool told = false;
   keeper->on_spawn = [&](FakeHost& host) {
     if (lie == "id") host.spec.set_agent_id("good");
@@ -121,8 +131,12 @@ TEST_CASE_FIXTURE(HostileFixture, "what only control may say") {
 
 TEST_CASE_FIXTURE(HostileFixture, "bytes that are no frames, no envelopes, no messages") {
   start_bad();
-  SUBCASE("a lying length") { bad().send_raw("\xff\xff\xff\xff"); }
-  SUBCASE("garbage") { bad().send_raw(std::string("\0\0\0\x04\xff\xff\xff\xff", 8)); }
+  SUBCASE("a lying length") {
+    bad().send_raw("\xff\xff\xff\xff");
+  }
+  SUBCASE("garbage") {
+    bad().send_raw(std::string("\0\0\0\x04\xff\xff\xff\xff", 8));
+  }
   SUBCASE("no message inside") {
     klp::Envelope envelope;
     envelope.set_message("\xff\xff\xff");
@@ -199,19 +213,24 @@ TEST_CASE_FIXTURE(HostileFixture, "a payload that is no JSON cannot pass for fie
   REQUIRE(call(stop_of("bad")).has_done());
 }
 
-TEST_CASE_FIXTURE(HostileFixture, "a health report that is no JSON does not reach status; silence is a warning") {
+TEST_CASE_FIXTURE(HostileFixture, "a health report can only fill in its own fields; silence is a warning") {
   start_bad();
   FakeHost& host = bad();
   host.script = [&host](const klp::Envelope& envelope) {
     if (!envelope.has_health_request()) return;
     klp::Envelope report;
     report.mutable_health_report()->set_sequence(envelope.health_request().sequence());
-    report.mutable_health_report()->set_health_json(R"({"status":"healthy"},"state":"terminated")");
+    report.mutable_health_report()->set_status(static_cast<klp::HealthReport::Status>(99));
+    report.mutable_health_report()->set_last_activity_unix_ms(std::numeric_limits<std::int64_t>::min());
+    for (int at = 0; at < 1000; ++at) {
+      report.mutable_health_report()->add_errors()->set_message("\xff\"},\"state\":\"terminated\"");
+    }
     host.send(report);
   };
   const auto status_now = status("bad");
   CHECK(status_now["state"] == "running");
   CHECK(status_now["health"]["status"] == "warning");
+  CHECK(status_now["health"]["errors"].size() <= 32);
   host.script = nullptr;
   REQUIRE(call(stop_of("bad")).has_done());
 }

@@ -1,25 +1,34 @@
 // Every cell of the table, written down a second time: state by state, what each event does.
 #include "supervisor/control/lifecycle.h"
 
-#include <doctest/doctest.h>
-
 #include <string>
 #include <vector>
+
+#include <doctest/doctest.h>
 
 namespace kai {
 namespace {
 
 std::string name(Effect effect) {
   switch (effect) {
-    case Effect::kNone: return "";
-    case Effect::kSpawn: return "spawn";
-    case Effect::kStopInstance: return "stop_instance";
-    case Effect::kArmBackoff: return "arm_backoff";
-    case Effect::kThenStart: return "then_start";
-    case Effect::kThenStop: return "then_stop";
-    case Effect::kThenTerminate: return "then_terminate";
-    case Effect::kFollowUp: return "follow_up";
-    case Effect::kRemove: return "remove";
+    case Effect::kNone:
+      return "";
+    case Effect::kSpawn:
+      return "spawn";
+    case Effect::kStopInstance:
+      return "stop_instance";
+    case Effect::kArmBackoff:
+      return "arm_backoff";
+    case Effect::kThenStart:
+      return "then_start";
+    case Effect::kThenStop:
+      return "then_stop";
+    case Effect::kThenTerminate:
+      return "then_terminate";
+    case Effect::kFollowUp:
+      return "follow_up";
+    case Effect::kRemove:
+      return "remove";
   }
   return "?";
 }
@@ -42,8 +51,7 @@ struct Expected {
 };
 
 const std::vector<Expected> kExpected = {
-    {State::kRegistered,
-     {"starting spawn", "registered", "terminated", "registered remove", "-", "-", "-", "-", "-"}},
+    {State::kRegistered, {"starting spawn", "registered", "terminated", "registered remove", "-", "-", "-", "-", "-"}},
     {State::kStarting,
      {"starting", "stopping stop_instance", "stopping then_terminate stop_instance", "!CONFLICT", "running", "stopped",
       "backoff arm_backoff", "stopped", "-"}},
@@ -54,10 +62,8 @@ const std::vector<Expected> kExpected = {
      {"stopping then_start", "stopping then_stop", "stopping then_terminate", "!CONFLICT", "stopping",
       "stopped follow_up", "stopped follow_up", "stopped follow_up", "-"}},
     {State::kStopped, {"starting spawn", "stopped", "terminated", "stopped remove", "-", "-", "-", "-", "-"}},
-    {State::kBackoff,
-     {"starting spawn", "stopped", "terminated", "!CONFLICT", "-", "-", "-", "-", "starting spawn"}},
-    {State::kUpgrading,
-     {"!UPGRADING", "!UPGRADING", "!UPGRADING", "!UPGRADING", "-", "-", "-", "-", "-"}},
+    {State::kBackoff, {"starting spawn", "stopped", "terminated", "!CONFLICT", "-", "-", "-", "-", "starting spawn"}},
+    {State::kUpgrading, {"!UPGRADING", "!UPGRADING", "!UPGRADING", "!UPGRADING", "-", "-", "-", "-", "-"}},
     {State::kQuarantined, {"!QUARANTINED", "quarantined", "terminated", "!CONFLICT", "-", "-", "-", "-", "-"}},
     {State::kTerminated, {"starting spawn", "terminated", "terminated", "terminated remove", "-", "-", "-", "-", "-"}},
 };

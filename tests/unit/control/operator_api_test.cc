@@ -1,9 +1,10 @@
 // kaid.sock against whoever connects: strangers, liars, the slow, the silent, and far too many.
-#include <doctest/doctest.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <doctest/doctest.h>
 
 #include "base/unix.h"
 #include "tests/unit/control/control_fixture.h"
@@ -64,7 +65,8 @@ TEST_CASE("a stranger gets one DENIED and is closed; the log says who it was") {
   const std::string path = f.directory / "open.sock";
   // The group does not exist for us as an ordinary user; then the socket keeps our own.
   if (me != 0) rule.group = getegid();
-  OperatorApi other(f.loop, *f.log, rule, [&](const control::Request&, std::vector<Fd>, const Responder&) { ++requests; });
+  OperatorApi other(f.loop, *f.log, rule,
+                    [&](const control::Request&, std::vector<Fd>, const Responder&) { ++requests; });
   OperatorApi& served = me == 0 ? api : other;
   REQUIRE(served.listen(path));
   REQUIRE(chmod(path.c_str(), 0666) == 0);
@@ -85,7 +87,9 @@ TEST_CASE("bytes that are no request close their connection and no other") {
   ControlFixture f;
   const Fd socket = connect_to(f.socket());
   std::string expected;
-  SUBCASE("a lying length") { REQUIRE(write_all(socket.get(), "\xff\xff\xff\xff")); }
+  SUBCASE("a lying length") {
+    REQUIRE(write_all(socket.get(), "\xff\xff\xff\xff"));
+  }
   SUBCASE("garbage in a frame") {
     REQUIRE(write_all(socket.get(), std::string("\0\0\0\x04\xff\xff\xff\xff", 8)));
     expected = "INVALID";
@@ -146,9 +150,7 @@ TEST_CASE("256 connections at work: one more is told BUSY, and none of them is c
     if (at % 64 == 63) {
       // Each has had its first record (that kaid serves) once its request was taken.
       std::array<char, 4> peeked;
-      f.until([&] {
-        return recv(working.back().get(), peeked.data(), peeked.size(), MSG_PEEK | MSG_DONTWAIT) > 0;
-      });
+      f.until([&] { return recv(working.back().get(), peeked.data(), peeked.size(), MSG_PEEK | MSG_DONTWAIT) > 0; });
     }
   }
   const Fd extra = connect_to(f.socket());

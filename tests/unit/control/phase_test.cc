@@ -1,8 +1,8 @@
 #include "proto/phase.h"
 
-#include <doctest/doctest.h>
-
 #include <set>
+
+#include <doctest/doctest.h>
 
 namespace kai {
 namespace {
@@ -28,8 +28,8 @@ TEST_CASE("what a host may say when") {
   CHECK(legal(true, Phase::kAccepted) ==
         Kinds{E::kRunnerHello, E::kStarted, E::kStartFailed, E::kMessage, E::kLog, E::kExit});
   CHECK(legal(true, Phase::kServing) == Kinds{E::kMessage, E::kHealthReport, E::kLog, E::kExit});
-  CHECK(legal(true, Phase::kClosing) == Kinds{E::kRunnerHello, E::kStarted, E::kStartFailed, E::kMessage,
-                                              E::kHealthReport, E::kLog, E::kExit});
+  CHECK(legal(true, Phase::kClosing) ==
+        Kinds{E::kRunnerHello, E::kStarted, E::kStartFailed, E::kMessage, E::kHealthReport, E::kLog, E::kExit});
   CHECK(legal(true, Phase::kRefused).empty());
   CHECK(legal(true, Phase::kEnded).empty());
 }

@@ -1,8 +1,9 @@
-#include <doctest/doctest.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <set>
+
+#include <doctest/doctest.h>
 
 #include "base/unix.h"
 #include "supervisor/control/typescript.h"
@@ -79,7 +80,9 @@ TEST_CASE("faults of a manifest come all at once, each with its pointer") {
 
 TEST_CASE("what is refused") {
   ControlFixture f;
-  SUBCASE("no descriptor") { CHECK(code(f.call(register_request())) == "INVALID"); }
+  SUBCASE("no descriptor") {
+    CHECK(code(f.call(register_request())) == "INVALID");
+  }
   SUBCASE("no tar") {
     const Fd file = std::move(*sealed_memfd("tar", "not a tar at all"));
     CHECK(code(f.call(register_request(), {file.get()})) == "INVALID");

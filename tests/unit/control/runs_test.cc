@@ -1,8 +1,9 @@
-#include <doctest/doctest.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
 #include <csignal>
+
+#include <doctest/doctest.h>
 
 #include "tests/unit/control/control_fixture.h"
 
@@ -106,7 +107,9 @@ TEST_CASE_FIXTURE(RunFixture, "what is refused") {
     asked.mutable_run()->set_policy("lenient");
     CHECK(code(client->call(asked, fds())) == "NOT_FOUND");
   }
-  SUBCASE("missing descriptors") { CHECK(code(client->call(asked, fds(2))) == "INVALID"); }
+  SUBCASE("missing descriptors") {
+    CHECK(code(client->call(asked, fds(2))) == "INVALID");
+  }
   SUBCASE("no program") {
     asked.mutable_run()->clear_argv();
     CHECK(code(client->call(asked, fds())) == "INVALID");

@@ -1,9 +1,10 @@
 #include "supervisor/control/stream.h"
 
-#include <doctest/doctest.h>
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <doctest/doctest.h>
 
 #include "base/unix.h"
 
@@ -98,8 +99,12 @@ TEST_CASE("a silent peer with no half frame is left alone") {
 
 TEST_CASE("the end of the stream, between frames and inside one") {
   Pair pair;
-  SUBCASE("between") { pair.write(frame("last")); }
-  SUBCASE("inside") { pair.write("\0"); }
+  SUBCASE("between") {
+    pair.write(frame("last"));
+  }
+  SUBCASE("inside") {
+    pair.write("\0");
+  }
   pair.peer.reset();
   pair.until([&] { return !pair.reason.empty(); });
   CHECK(pair.closed_by_peer);
@@ -111,8 +116,12 @@ TEST_CASE("a peer that never reads is closed when the queue is full, in bytes or
   limits.queue_messages = 100;
   Pair pair(limits);
   std::size_t body = 0;
-  SUBCASE("bytes") { body = 300'000; }
-  SUBCASE("messages") { body = 10'000; }
+  SUBCASE("bytes") {
+    body = 300'000;
+  }
+  SUBCASE("messages") {
+    body = 10'000;
+  }
   int sent = 0;
   while (pair.stream->open() && sent < 1000) {
     pair.stream->send(std::string(body, 'x'));
