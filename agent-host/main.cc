@@ -6,12 +6,14 @@
 
 #include "agent-host/serve.h"
 #include "agent-host/starter.h"
+#include "proto/quiet.h"
 
 namespace {
 constexpr int kChannelFd = 3;
 }
 
 int main(int argc, char** argv) {
+  kai::silence_protobuf();
   const bool root = argc == 2 && std::strcmp(argv[1], "--root") == 0;
   if (!root && !(argc == 2 && std::strcmp(argv[1], "--user") == 0)) {
     std::fprintf(stderr, "kai-agent-host is started by kaid; see kaid(8)\n");

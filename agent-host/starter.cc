@@ -80,9 +80,9 @@ Result<> take_apart(Packet packet, Work& work) {
   return {};
 }
 
-Result<> prepare_file_system(Work& work) {
+Result<> prepare_file_system(Work& work, sandbox::SystemMounts system) {
   const sandbox::Sources sources{work.job.packages_dir(), work.job.program_dir(), work.job.sdk_dir()};
-  auto mounts = sandbox::prepare_mounts(work.spec, sources, work.descriptors);
+  auto mounts = sandbox::prepare_mounts(work.spec, sources, work.descriptors, std::move(system));
   if (!mounts) return tl::unexpected(mounts.error());
   work.setup.mounts = std::move(*mounts);
   return {};
@@ -127,13 +127,16 @@ Confined start_agent(int channel_number, bool root) {
   auto devices = sandbox::prepare_devices();
   if (!fault && !devices) fault = Failure{"devices", devices.error()};
 
+  auto system = sandbox::SystemMounts::prepare();
+
   auto packet = receive_packet(channel.get(), kMaxJobBytes);
   if (!packet || packet->fds.empty()) _exit(0);  // the keeper ended
   if (fault) report_and_exit(channel, *fault);
   if (auto done = take_apart(std::move(*packet), work); !done) report_and_exit(channel, {"starter", done.error()});
   work.setup.host = *host;
   work.setup.devices = std::move(*devices);
-  if (auto done = prepare_file_system(work); !done) report_and_exit(channel, {"mounts", done.error()});
+  if (auto done = prepare_file_system(work, std::move(system)); !done)
+    report_and_exit(channel, {"mounts", done.error()});
   auto go = make_pipe();
   if (!go) report_and_exit(channel, {"starter", go.error()});
 

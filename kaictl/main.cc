@@ -16,6 +16,7 @@
 #include "kaictl/commands.h"
 #include "kaictl/run.h"
 #include "kaictl/socket_path.h"
+#include "proto/quiet.h"
 
 namespace {
 
@@ -230,6 +231,7 @@ int carry_out(CommandLine& line, const Action& action, const kai::Arguments& arg
 }  // namespace
 
 int main(int argc, char** argv) {
+  kai::silence_protobuf();
   ensure_standard_descriptors();
   const kai::Arguments arguments =
       kai::look_through(std::span<const char* const>(argv + 1, static_cast<std::size_t>(std::max(argc - 1, 0))));

@@ -255,6 +255,14 @@ CgroupUsage AgentCgroup::usage() const {
   return usage;
 }
 
+Result<> AgentCgroup::limit(const spec::Cgroup& limits) const {
+  if (v1_paths_.empty()) return apply_settings(v2_path_, v2_settings(limits));
+  for (const auto& [controller, path] : v1_paths_) {
+    if (auto done = apply_settings(path, v1_settings(controller, limits)); !done) return done;
+  }
+  return {};
+}
+
 Result<> AgentCgroup::kill() const {
   return write_file(v2_path_ + "/cgroup.kill", "1");
 }
@@ -341,21 +349,17 @@ CgroupTree CgroupTree::open(const std::string& name, bool root) {
   return tree;
 }
 
-Result<AgentCgroup> CgroupTree::create(const std::string& leaf, const spec::Cgroup& limits) const {
+Result<AgentCgroup> CgroupTree::create(const std::string& leaf) const {
   AgentCgroup group;
   const auto build = [&]() -> Result<> {
     group.v2_path_ = join(v2_base_, leaf);
     if (mkdir(group.v2_path_.c_str(), 0755) < 0) return errno_failure("mkdir", group.v2_path_);
-    if (backend_ == Backend::kV2) {
-      if (auto done = apply_settings(group.v2_path_, v2_settings(limits)); !done) return done;
-    }
     for (const auto& [controller, base] : v1_bases_) {
       const std::string path = join(base, leaf);
       const bool made = mkdir(path.c_str(), 0755) == 0;
       if (!made && errno != EEXIST) return errno_failure("mkdir", path);
       group.v1_paths_.emplace_back(controller, path);
-      if (auto done = apply_settings(path, v1_settings(controller, limits)); !done) return done;
-      if (!made) continue;
+      if (!made) continue;  // the same hierarchy as another controller's
       group.v1_tasks_.emplace_back(::open((path + "/tasks").c_str(), O_WRONLY | O_CLOEXEC));
       if (!group.v1_tasks_.back()) return errno_failure("open", path + "/tasks");
       if (controller != "memory") continue;

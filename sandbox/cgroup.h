@@ -27,6 +27,10 @@ struct CgroupUsage {
 /// The groups of one agent, as directories. Removing is explicit, as it can fail while the kernel still lets go.
 class AgentCgroup {
  public:
+  AgentCgroup() = default;
+  AgentCgroup(AgentCgroup&&) = default;
+  AgentCgroup& operator=(AgentCgroup&&) = default;
+
   /// The v2 directory, for CLONE_INTO_CGROUP; -1: none.
   [[nodiscard]] int v2_fd() const { return v2_.get(); }
   /// `tasks` files of the v1 groups, to be written `0` to by the process itself.
@@ -35,6 +39,8 @@ class AgentCgroup {
   /// tree, as memory.oom.group does on v2, so that is left to whoever watches this. -1: not needed.
   [[nodiscard]] int oom_event_fd() const { return oom_event_.get(); }
 
+  /// Sets every limit; has to come before a process enters.
+  Result<> limit(const spec::Cgroup& limits) const;
   [[nodiscard]] CgroupUsage usage() const;
   /// SIGKILL to every process in the tree (cgroup.kill, Linux 5.14).
   Result<> kill() const;
@@ -64,8 +70,8 @@ class CgroupTree {
   [[nodiscard]] const char* backend_name() const;
   [[nodiscard]] const std::string& why_none() const { return why_none_; }
 
-  /// Makes the groups of one agent with their limits set.
-  Result<AgentCgroup> create(const std::string& leaf, const spec::Cgroup& limits) const;
+  /// Makes the groups of one agent, without limits yet: this is the slow part, and can be done ahead of a start.
+  Result<AgentCgroup> create(const std::string& leaf) const;
   /// Removes the base groups: at the end, when every agent's group is gone.
   void remove();
 

@@ -71,9 +71,14 @@ Result<PreparedMount> prepare_descriptor(const Fd& fd, const std::string& target
   return prepare_path(AT_FDCWD, path.data(), RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS, target);
 }
 
-Result<PreparedMount> prepare(const spec::Mount& mount, const Sources& sources, const std::vector<Fd>& descriptors) {
+Result<PreparedMount> prepare(const spec::Mount& mount, const Sources& sources, const std::vector<Fd>& descriptors,
+                              SystemMounts& system) {
   switch (mount.kind()) {
     case spec::Mount::SYSTEM: {
+      if (auto ready = system.take(mount.source())) {
+        ready->target = mount.target();
+        return std::move(*ready);
+      }
       // The host's own system directories may be reached through symlinks (/etc/localtime); root made them.
       auto prepared = prepare_path(AT_FDCWD, mount.source(), RESOLVE_NO_MAGICLINKS, mount.target());
       if (!prepared && mount.optional() && prepared.error().error_number == ENOENT) {
@@ -268,12 +273,30 @@ Result<> pivot(const Root& root) {
 
 }  // namespace
 
+SystemMounts SystemMounts::prepare() {
+  // What policies/layout gives to every agent; another source is prepared when it is asked for.
+  constexpr std::array kUsual = {"/usr", "/etc/ld.so.cache", "/etc/ssl/certs", "/etc/alternatives", "/etc/localtime"};
+  SystemMounts mounts;
+  for (const char* source : kUsual) {
+    auto prepared = prepare_path(AT_FDCWD, source, RESOLVE_NO_MAGICLINKS, source);
+    if (prepared) mounts.ready_.push_back(std::move(*prepared));
+  }
+  return mounts;
+}
+
+std::optional<PreparedMount> SystemMounts::take(const std::string& source) {
+  for (PreparedMount& mount : ready_) {
+    if (mount.mount.valid() && mount.target == source) return std::move(mount);
+  }
+  return std::nullopt;
+}
+
 Result<std::vector<PreparedMount>> prepare_mounts(const spec::SandboxSpec& spec, const Sources& sources,
-                                                  const std::vector<Fd>& descriptors) {
+                                                  const std::vector<Fd>& descriptors, SystemMounts system) {
   std::vector<PreparedMount> mounts;
   mounts.reserve(static_cast<std::size_t>(spec.mounts_size()));
   for (const auto& mount : spec.mounts()) {
-    auto prepared = prepare(mount, sources, descriptors);
+    auto prepared = prepare(mount, sources, descriptors, system);
     if (!prepared) return tl::unexpected(prepared.error());
     mounts.push_back(std::move(*prepared));
   }

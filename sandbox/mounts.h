@@ -3,6 +3,7 @@
 // no path of the host is resolved inside, and no source is ever writable or setuid for an instant.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,10 +25,22 @@ struct Sources {
   std::string packages_dir, program_dir, sdk_dir;
 };
 
+/// System mounts that nearly every spec has, made ahead of the job. Each can be used once.
+class SystemMounts {
+ public:
+  /// Whatever of the usual sources this host has.
+  static SystemMounts prepare();
+  /// The one of `source`, if it was made and is still there.
+  std::optional<PreparedMount> take(const std::string& source);
+
+ private:
+  std::vector<PreparedMount> ready_;  // their target is their source
+};
+
 /// For the starter: a detached mount for each entry of the spec, in order. `descriptors` are those of DESCRIPTOR
 /// mounts.
 Result<std::vector<PreparedMount>> prepare_mounts(const spec::SandboxSpec& spec, const Sources& sources,
-                                                  const std::vector<Fd>& descriptors);
+                                                  const std::vector<Fd>& descriptors, SystemMounts system = {});
 /// For the starter: /dev/null, zero, full, random and urandom.
 Result<std::vector<PreparedMount>> prepare_devices();
 

@@ -21,7 +21,7 @@ ROOMS = {
     "agent-host": ["sandbox", "proto", "base"],
     "supervisor/keeper": ["sandbox", "proto", "base"],
     "supervisor/control": ["policies", "proto", "base"],
-    "supervisor/doctor": ["sandbox", "proto", "base"],
+    "supervisor/doctor": ["base"],
     "kaictl": ["proto", "base"],  # doctor is a program of its own
     "sdk": [],
     "examples": ["sdk"],
@@ -41,26 +41,23 @@ LIBRARIES = {
     "sqlite": ("sqlite3.h",),
     "libsodium": ("sodium.h", "sodium/"),
     "libarchive": ("archive.h", "archive_entry.h"),
-    "spdlog": ("spdlog/",),
-    "fmt": ("fmt/",),
     "CLI11": ("CLI/",),
     "doctest": ("doctest/",),
     "valijson": ("valijson/",),
 }
 
 # Room → the libraries that it may use. What is missing here is missing on purpose: no event loop and no database in
-# anything that runs beside an agent, and no logging where errors are values.
+# anything that runs beside an agent, and no general JSON parser in agent-host.
 ROOM_LIBRARIES = {
     "base": {"tl-expected"},
     "proto": {"tl-expected", "protobuf"},
     "policies": {"tl-expected", "protobuf", "yaml-cpp", "nlohmann-json", "libseccomp"},
     "sandbox": {"tl-expected", "protobuf", "libcap"},
-    "agent-host": {"tl-expected", "protobuf", "nlohmann-json"},
-    "supervisor/keeper": {"tl-expected", "protobuf", "CLI11", "libcap", "yaml-cpp"},
-    "supervisor/control": {"tl-expected", "protobuf", "nlohmann-json", "yaml-cpp", "libuv", "sqlite", "libsodium",
-                           "libarchive", "spdlog", "fmt"},
-    "supervisor/doctor": {"tl-expected", "protobuf", "nlohmann-json"},
-    "kaictl": {"tl-expected", "protobuf", "nlohmann-json", "CLI11", "libarchive", "fmt"},
+    "agent-host": {"tl-expected", "protobuf"},
+    "supervisor/keeper": {"tl-expected", "protobuf", "libcap", "yaml-cpp"},
+    "supervisor/control": {"tl-expected", "protobuf", "nlohmann-json", "libuv", "sqlite", "libsodium", "libarchive"},
+    "supervisor/doctor": {"tl-expected", "nlohmann-json"},
+    "kaictl": {"tl-expected", "protobuf", "nlohmann-json", "CLI11", "libarchive"},
     "sdk": {"nlohmann-json"},
     "examples": set(),
     "bench": {"tl-expected", "protobuf", "nlohmann-json"},

@@ -137,6 +137,7 @@ Result<const PreparedSandbox*> Agent::prepared() {
 }
 
 void Agent::spawn() {
+  ++life_;
   start_asked_at_ = monotonic_ms();
   const auto sandbox = prepared();
   if (!sandbox) return refuse_spawn(sandbox.error().message());
@@ -222,7 +223,8 @@ void Agent::on_ended(const End& end) {
                                     !asked});
   }
   const Event event = judge(end);
-  health_.reset();
+  // Whoever waits for its health is answered when the new state stands.
+  const auto health = std::move(health_);
   instance_.reset();
   static_cast<void>(apply(event));
   up_since_ = 0;
@@ -333,7 +335,7 @@ void Agent::health(std::chrono::milliseconds deadline, std::function<void(std::s
 }
 
 void Agent::wait(Goal goal, std::chrono::milliseconds timeout, Done done) {
-  Waiter& waiter = waiters_.emplace_back(goal, std::move(done), environment_.loop);
+  Waiter& waiter = waiters_.emplace_back(goal, life_, std::move(done), environment_.loop);
   const auto place = std::prev(waiters_.end());
   waiter.timer.start(timeout, [this, place] {
     const Done late = std::move(place->done);
@@ -346,7 +348,7 @@ void Agent::wait(Goal goal, std::chrono::milliseconds timeout, Done done) {
 
 void Agent::settle() {
   for (auto waiter = waiters_.begin(); waiter != waiters_.end();) {
-    const auto outcome = outcome_of(waiter->goal);
+    const auto outcome = outcome_of(*waiter);
     if (!outcome) {
       ++waiter;
       continue;
@@ -358,17 +360,18 @@ void Agent::settle() {
   }
 }
 
-std::optional<Outcome<>> Agent::outcome_of(Goal goal) const {
+std::optional<Outcome<>> Agent::outcome_of(const Waiter& waiter) const {
   const bool resting = state_ == State::kRegistered || at_rest(state_);
   // The table is between the end of one life and the follow-up that was asked for.
   if (resting && follow_up_) return std::nullopt;
-  switch (goal) {
+  switch (waiter.goal) {
     case Goal::kUp:
       if (state_ == State::kRunning) return Outcome<>{};
       if (resting || state_ == State::kBackoff) return tl::unexpected(start_failure());
       return std::nullopt;
     case Goal::kDown:
-      if (resting) return Outcome<>{};
+      // A start that was asked for later may have begun another life already: what was to stop is gone.
+      if (resting || life_ != waiter.life) return Outcome<>{};
       return std::nullopt;
     case Goal::kTerminated:
       if (state_ == State::kTerminated) return Outcome<>{};

@@ -63,8 +63,10 @@ class Agent {
 
  private:
   struct Waiter {
-    Waiter(Goal wanted, Done action, EventLoop& loop) : goal(wanted), done(std::move(action)), timer(loop) {}
+    Waiter(Goal wanted, std::uint64_t current_life, Done action, EventLoop& loop)
+        : goal(wanted), life(current_life), done(std::move(action)), timer(loop) {}
     Goal goal;
+    std::uint64_t life;
     Done done;
     Timer timer;
   };
@@ -86,7 +88,7 @@ class Agent {
   void log_transition(State from);
 
   void settle();
-  [[nodiscard]] std::optional<Outcome<>> outcome_of(Goal goal) const;
+  [[nodiscard]] std::optional<Outcome<>> outcome_of(const Waiter& waiter) const;
   [[nodiscard]] Failure start_failure() const;
   void check(const Result<>& written);
 
@@ -100,6 +102,7 @@ class Agent {
   std::optional<End> last_end_;
   bool automatic_ = false;  // this start is kaid's own doing
   std::uint32_t restarts_ = 0;
+  std::uint64_t life_ = 0;  // counts instances
   std::uint64_t denials_ = 0;
   std::optional<Event> follow_up_;
   std::int64_t start_asked_at_ = 0, up_since_ = 0;  // monotonic ms

@@ -67,13 +67,15 @@ void Control::stop() {
   operations_.stopping = true;
   environment_.log.write(LogLevel::kInfo, "", "kai.stopping", "kaid stops its agents and ends");
   api_.stop_listening();
-  agents_.shut_down([this] {
-    runs_.shut_down([this] {
-      environment_.log.write(LogLevel::kInfo, "", "kai.stopped", "kaid ends");
-      // What was answered last goes out before the loop ends.
-      environment_.loop.defer([this] { environment_.loop.stop(); });
-    });
-  });
+  const auto left = std::make_shared<int>(2);
+  const auto one_less = [this, left] {
+    if (--*left > 0) return;
+    environment_.log.write(LogLevel::kInfo, "", "kai.stopped", "kaid ends");
+    // What was answered last goes out before the loop ends.
+    environment_.loop.defer([this] { environment_.loop.stop(); });
+  };
+  runs_.shut_down(one_less);
+  agents_.shut_down(one_less);
 }
 
 void Control::reload() {

@@ -53,6 +53,11 @@ HealthMonitor::HealthMonitor(EventLoop& loop, Instance& instance)
   arm();
 }
 
+HealthMonitor::~HealthMonitor() {
+  *alive_ = false;
+  for (const Question& question : questions_) question.answer({});
+}
+
 void HealthMonitor::arm() {
   interval_.start(kInterval, [this] {
     sample();

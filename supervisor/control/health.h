@@ -17,7 +17,8 @@ class HealthMonitor {
  public:
   /// Asks at once and then on an interval. `instance` must outlive it.
   HealthMonitor(EventLoop& loop, Instance& instance);
-  ~HealthMonitor() { *alive_ = false; }
+  /// Questions that are open are answered with nothing: there is no health any more.
+  ~HealthMonitor();
   HealthMonitor(const HealthMonitor&) = delete;
   HealthMonitor& operator=(const HealthMonitor&) = delete;
 

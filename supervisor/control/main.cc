@@ -6,6 +6,9 @@
 #include <csignal>
 #include <cstdio>
 
+#include <google/protobuf/stubs/logging.h>
+
+#include "proto/quiet.h"
 #include "supervisor/control/control.h"
 
 namespace kai {
@@ -36,6 +39,8 @@ void ignore_signals() {
 int run() {
   ignore_signals();
   raise_descriptor_limit();
+  // It would write to standard error what agents make it say; whoever parses checks the result.
+  google::protobuf::SetLogHandler(nullptr);
   const auto hello = KeeperClient::receive_hello(kKeeperFd);
   if (!hello) return give_up("kai-control is started by kaid, not by hand", hello.error());
 
@@ -64,5 +69,6 @@ int run() {
 }  // namespace kai
 
 int main() {
+  kai::silence_protobuf();
   return kai::run();
 }

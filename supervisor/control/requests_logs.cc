@@ -75,6 +75,10 @@ class LogSession : public std::enable_shared_from_this<LogSession> {
       responder_.record(event.json);
     } else if (held_.size() < kMaxHeld) {
       held_.emplace_back(event.json);
+    } else {
+      const auto self = shared_from_this();  // the request lets go of it
+      responder_.fail(
+          {"BUSY", "the log is written faster than this client reads it", "Ask for fewer records with -n", {}, true});
     }
   }
 

@@ -145,7 +145,7 @@ Instance::Handlers Runs::handlers(Run& run) {
 }
 
 void Runs::on_ended(Run& run, const End& end) {
-  environment_.log.write(LogLevel::kInfo, run.id, "kai.run", "the run " + end.message,
+  environment_.log.write(LogLevel::kInfo, run.id, "kai.run", "the run is over: " + end.message,
                          {{"cause", to_string(end.cause)}});
   const auto& failed = run.instance->facts().start_failed;
   if (failed && failed->step() == "exec") {

@@ -103,6 +103,7 @@ int Keeper::run() {
     for (int at = 0; at < count; ++at) dispatch(events[static_cast<std::size_t>(at)].data.fd);
     on_tick();
   }
+  for (auto& group : spare_groups_) (void)group.remove();
   cgroups_.remove();
   return exit_status_;
 }
@@ -146,7 +147,7 @@ void Keeper::on_tick() {
   remove_groups();
   if (refill_at_ && now >= *refill_at_ && !setting_up && !stop_deadline_) {
     refill_at_.reset();
-    if (auto done = starters_.refill(); !done) say("cannot start kai-agent-host: " + done.error().message());
+    refill();
   }
   if (stop_deadline_ && now > *stop_deadline_) {
     say("control did not end in time; ending it and every agent");
@@ -327,10 +328,27 @@ Result<> Keeper::use_cgroup(Agent& agent, const spec::SandboxSpec& spec, std::st
   agent.memory_limit = spec.cgroup().memory_bytes();
   if (cgroups_.backend() == sandbox::CgroupTree::Backend::kNone) return {};
   step = "cgroup";
-  auto group = cgroups_.create("agent-" + std::to_string(agent.instance), spec.cgroup());
+  if (spare_groups_.empty()) {
+    if (auto done = add_spare_group(); !done) return done;
+  }
+  agent.cgroup = std::move(spare_groups_.front());
+  spare_groups_.pop_front();
+  return agent.cgroup->limit(spec.cgroup());
+}
+
+Result<> Keeper::add_spare_group() {
+  auto group = cgroups_.create("agent-" + std::to_string(next_group_++));
   if (!group) return tl::unexpected(group.error());
-  agent.cgroup = std::move(*group);
+  spare_groups_.push_back(std::move(*group));
   return {};
+}
+
+// What a start needs and can be had before it is asked for.
+void Keeper::refill() {
+  Result<> done = starters_.refill();
+  const bool groups = cgroups_.backend() != sandbox::CgroupTree::Backend::kNone;
+  while (done && groups && spare_groups_.size() < Starters::kReady) done = add_spare_group();
+  if (!done) say("cannot prepare the next start: " + done.error().message());
 }
 
 Result<> Keeper::begin_spawn(Agent& agent, const Fd& spec_fd, std::vector<Fd> fds, std::string& step) {

@@ -70,6 +70,8 @@ class Keeper {
   // requests
   void on_spawn(std::uint64_t id, const kai::keeper::Spawn& spawn, std::vector<Fd> fds);
   Result<> begin_spawn(Agent& agent, const Fd& spec, std::vector<Fd> fds, std::string& step);
+  Result<> add_spare_group();
+  void refill();
   Result<> use_cgroup(Agent& agent, const spec::SandboxSpec& spec, std::string& step);
   void on_usage(std::uint64_t id, std::uint64_t instance);
 
@@ -105,8 +107,10 @@ class Keeper {
   bool control_ready_ = false;
   std::deque<std::string> replies_;  // that the channel had no room for
   std::deque<Clock::time_point> control_deaths_;
-  std::map<std::uint64_t, Agent> agents_;           // by instance
-  std::map<int, std::uint64_t> instance_of_;        // by descriptor in the epoll: starter channel or pidfd
+  std::map<std::uint64_t, Agent> agents_;          // by instance
+  std::map<int, std::uint64_t> instance_of_;       // by descriptor in the epoll: starter channel or pidfd
+  std::deque<sandbox::AgentCgroup> spare_groups_;  // empty, ready for the next start
+  std::uint64_t next_group_ = 0;
   std::vector<sandbox::AgentCgroup> dying_groups_;  // rmdir said EBUSY: the kernel still lets go
   std::optional<Clock::time_point> stop_deadline_;
   std::optional<Clock::time_point> refill_at_ = Clock::now();

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <string>
 
+#include "proto/quiet.h"
 #include "supervisor/keeper/keeper.h"
 
 namespace {
@@ -62,6 +63,7 @@ int serve(const kai::keeper::CommandLine& given) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  kai::silence_protobuf();
   // A writer that is gone is an error of the write, not of the process.
   (void)signal(SIGPIPE, SIG_IGN);
   constexpr option kOptions[] = {{"config", required_argument, nullptr, 'c'},

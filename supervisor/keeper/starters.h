@@ -23,6 +23,8 @@ struct Starter {
 
 class Starters {
  public:
+  static constexpr std::size_t kReady = 2;  ///< how many stand ready
+
   /// `program` is the path of kai-agent-host: opened once, so that every agent of this keeper runs the same file.
   static Result<Starters> open(const std::string& program, bool root);
   Starters(Starters&&) = default;
@@ -40,7 +42,6 @@ class Starters {
   Starters(Fd program, bool root) : program_(std::move(program)), root_(root) {}
   Result<Starter> launch() const;
 
-  static constexpr std::size_t kReady = 2;
   Fd program_;
   bool root_;
   std::deque<Starter> ready_;

@@ -130,7 +130,8 @@ Outcome run_confined(const spec::SandboxSpec& spec) {
   std::vector<int> fds = {memfd.get(), klp.second.get(), input.get(), output.second.get(), output.second.get()};
   sandbox::AgentCgroup group;
   if (groups().backend() != sandbox::CgroupTree::Backend::kNone) {
-    group = need(groups().create("test-" + std::to_string(counter++), spec.cgroup()));
+    group = need(groups().create("test-" + std::to_string(counter++)));
+    need(group.limit(spec.cgroup()));
     job.set_v2_group(true);
     job.set_v1_groups(static_cast<std::uint32_t>(group.v1_tasks().size()));
     fds.push_back(group.v2_fd());

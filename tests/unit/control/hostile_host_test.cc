@@ -2,9 +2,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <doctest/doctest.h>
-
 #include <limits>
+
+#include <doctest/doctest.h>
 
 #include "base/unix.h"
 #include "tests/unit/control/control_fixture.h"
@@ -223,7 +223,7 @@ TEST_CASE_FIXTURE(HostileFixture, "a health report can only fill in its own fiel
     report.mutable_health_report()->set_status(static_cast<klp::HealthReport::Status>(99));
     report.mutable_health_report()->set_last_activity_unix_ms(std::numeric_limits<std::int64_t>::min());
     for (int at = 0; at < 1000; ++at) {
-      report.mutable_health_report()->add_errors()->set_message("\xff\"},\"state\":\"terminated\"");
+      report.mutable_health_report()->add_errors()->set_message("x\"},\"state\":\"terminated\"");
     }
     host.send(report);
   };
@@ -233,6 +233,18 @@ TEST_CASE_FIXTURE(HostileFixture, "a health report can only fill in its own fiel
   CHECK(status_now["health"]["errors"].size() <= 32);
   host.script = nullptr;
   REQUIRE(call(stop_of("bad")).has_done());
+}
+
+TEST_CASE_FIXTURE(HostileFixture, "a death while its health is asked for leaves nobody without an answer") {
+  start_bad();
+  FakeHost& host = bad();
+  host.script = [this](const klp::Envelope& envelope) {
+    if (!envelope.has_health_request()) return;
+    loop.defer([this] { keeper->exited(keeper->hosts.rbegin()->first, true, 11); });
+  };
+  const auto status_then = status("bad");
+  CHECK(status_then["state"] == "stopped");
+  CHECK_FALSE(status_then.contains("health"));
 }
 
 TEST_CASE_FIXTURE(HostileFixture, "half a frame when it dies, and its last words before") {
