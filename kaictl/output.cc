@@ -122,7 +122,7 @@ std::string health_text(const Json& health) {
   if (const std::string cpu = text_of(health, "cpuUsage"); !cpu.empty()) text += ", " + cpu + " % of a core";
   if (const std::string last = text_of(health, "lastActivity"); !last.empty()) text += ", last active " + last;
   const Json errors = member(health, "errors");
-  if (errors.is_array() && !errors.empty()) text += ", " + std::to_string(errors.size()) + " kinds of errors";
+  if (errors.is_array() && !errors.empty()) text += ", " + std::to_string(errors.size()) + (errors.size() == 1 ? " kind of error" : " kinds of errors");
   return text;
 }
 

@@ -270,12 +270,12 @@ void Agent::log_transition(State from) {
   Log& log = environment_.log;
   switch (state_) {
     case State::kStarting:
-      return log.write(LogLevel::kInfo, row_.id, "kai.starting", "", {{"version", row_.active.version}});
+      return log.write(LogLevel::kInfo, row_.id, "kai.starting", "its sandbox is being made", {{"version", row_.active.version}});
     case State::kRunning:
       return log.write(LogLevel::kInfo, row_.id, "started", "it is ready",
                        {{"pid", instance_->pid()}, {"readyMs", up_since_ - start_asked_at_}});
     case State::kStopping:
-      return log.write(LogLevel::kInfo, row_.id, "kai.stopping", "",
+      return log.write(LogLevel::kInfo, row_.id, "kai.stopping", "it is asked to stop",
                        {{"graceMs", environment_.policy.deadlines.stop.count()}});
     case State::kStopped:
       return log.write(LogLevel::kInfo, row_.id, "kai.stopped",

@@ -45,7 +45,7 @@ Outcome<spec::SandboxSpec> describe(const std::string& id, const control::Run& r
   spec::SandboxSpec spec = std::move(compiled->spec);
   spec.clear_argv();
   for (const std::string& argument : argv) spec.add_argv(argument);
-  for (const std::string& variable : env) spec.add_env(variable);
+  for (const std::string& variable : env) set_variable(spec, variable);
   spec.set_ephemeral(true);
   return spec;
 }

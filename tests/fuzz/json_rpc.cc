@@ -14,6 +14,7 @@
 #include "agent-host/klp_message.h"
 #include "agent-host/limits.h"
 #include "base/json_check.h"
+#include "base/text.h"
 
 namespace {
 
@@ -68,8 +69,9 @@ void check_answers(const kai::RpcMessage& message) {
     require(kai::message_json(*response).has_value());
   }
   (void)kai::send_request(*message.content, "agent");
-  const Json health = Json::parse(kai::rebuilt_health(*message.content, {1, 2}), nullptr, false);
-  require(health.is_object() && health["errors"].is_array() && health["uptime"].is_number());
+  const kai::klp::HealthReport health = kai::rebuilt_health(*message.content, {1, 2});
+  require(health.status() != kai::klp::HealthReport::UNSPECIFIED);
+  for (const auto& error : health.errors()) require(kai::is_utf8(error.type()) && kai::is_utf8(error.message()));
 }
 
 }  // namespace

@@ -2,14 +2,13 @@
 // operators that connect to kaid.sock.
 #pragma once
 
-#include <doctest/doctest.h>
-
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
 #include "proto/control.pb.h"

@@ -1,5 +1,5 @@
-// The keeper's end of control's socket, and agent-hosts that are as good or as hostile as a test wants, on the same loop
-// as control itself: nothing is started, nothing is waited for but events.
+// The keeper's end of control's socket, and agent-hosts that are as good or as hostile as a test wants, on the same
+// loop as control itself: nothing is started, nothing is waited for but events.
 #pragma once
 
 #include <functional>
@@ -17,8 +17,8 @@
 
 namespace kai::test {
 
-/// The other end of one agent's KLP channel. Without a script it is a well-behaved agent that answers every request with
-/// its own payload.
+/// The other end of one agent's KLP channel. Without a script it is a well-behaved agent that answers every request
+/// with its own payload.
 class FakeHost {
  public:
   FakeHost(EventLoop& loop, std::vector<Fd> descriptors, spec::SandboxSpec spec);
