@@ -30,7 +30,7 @@ constexpr std::size_t kControlDeaths = 5;  // in that window: something is broke
 constexpr int kWatchdogMs = 250;
 // New starters are made when no start was asked for in this time: making one takes a millisecond of a cpu, which an
 // agent that has just been started needs more.
-constexpr auto kRefillDelay = std::chrono::milliseconds(20);
+constexpr auto kRefillDelay = std::chrono::milliseconds(3);
 
 // Agents' id ranges: 1,024 ids each from 0x70000000, above every range that Debian, systemd or containers use, and
 // below 2^31, where some programs stop to understand uids.

@@ -89,27 +89,35 @@ def status_of(pid):
 
 
 class Traces:
-    """What a daemon could leave on the machine: cgroups, mounts, sockets, loop devices."""
+    """What a daemon could leave on the machine: cgroups, mounts, sockets, loop devices. Made before it starts."""
 
     def __init__(self, directory):
         self.directory = str(directory)
-        self.cgroups = self._cgroups()
+        self.foreign = self._groups()
+        self.own = set()
         self.mounts = self._mounts()
 
     @staticmethod
-    def _cgroups():
+    def _groups():
+        """The groups that kaids made for themselves, each with its agents' groups below it."""
         found = set()
         for path, directories, _ in os.walk("/sys/fs/cgroup"):
-            found.update(os.path.join(path, name) for name in directories if "kai" in os.path.join(path, name))
+            ours = {name for name in directories if name.startswith("kai-")}
+            found.update(os.path.join(path, name) for name in ours)
+            directories[:] = [name for name in directories if name not in ours]
         return found
+
+    def serving(self):
+        """The daemon has started: the groups that are new are its own. Others may come and go beside it."""
+        self.own = self._groups() - self.foreign
 
     def _mounts(self):
         lines = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
         return {line for line in lines if self.directory in line}
 
     def left(self):
-        """What is there now that was not there before, one line each."""
-        found = [f"cgroup {path}" for path in sorted(self._cgroups() - self.cgroups)]
+        """What is still there, one line each."""
+        found = [f"cgroup {path}" for path in sorted(self.own & self._groups())]
         found += [f"mount {line}" for line in sorted(self._mounts() - self.mounts)]
         for line in pathlib.Path("/proc/net/unix").read_text().splitlines():
             if self.directory in line:
@@ -187,6 +195,7 @@ class Daemon:
     def start(self):
         self.launch()
         wait_until(self._serves, f"kaid to serve; its log:\n{self.log[-4000:]}")
+        self.traces.serving()
         return self
 
     def _serves(self):

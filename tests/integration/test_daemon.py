@@ -13,6 +13,12 @@ import packages
 
 class Processes(harness.DaemonTest):
     @harness.needs_root
+    def test_agents_are_in_groups_that_the_tests_can_find(self):
+        """What every class checks at its end is worth something only if it is seen while it is there."""
+        self.assertTrue(self.daemon.traces.own)
+        self.assertTrue(any(line.startswith("socket") for line in self.daemon.traces.left()))
+
+    @harness.needs_root
     def test_control_runs_without_privilege_under_an_own_user(self):
         status = harness.status_of(self.daemon.control_pid())
         self.assertNotIn("0", status["Uid"].split())
