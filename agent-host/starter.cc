@@ -90,12 +90,13 @@ Result<> prepare_file_system(Work& work, sandbox::SystemMounts system) {
 
 // The parent's part after clone3: the child waits on `go` until its id maps are written.
 [[noreturn]] void finish_starter(pid_t child, const Work& work, const Fd& channel, Fd go) {
-  const sandbox::IdRange range{work.job.uid_base(), work.job.uid_count()};
-  if (auto done = sandbox::write_id_maps(child, range); !done) report_and_exit(channel, {"id maps", done.error()});
-  if (auto done = write_all(go.get(), "g"); !done) report_and_exit(channel, {"id maps", done.error()});
+  // The keeper has to know its child before that one can say anything, and to wait for it whatever fails from here on.
   starter::Report report;
   report.set_forked(child);
   (void)send_packet(channel.get(), report.SerializeAsString());
+  const sandbox::IdRange range{work.job.uid_base(), work.job.uid_count()};
+  if (auto done = sandbox::write_id_maps(child, range); !done) report_and_exit(channel, {"id maps", done.error()});
+  if (auto done = write_all(go.get(), "g"); !done) report_and_exit(channel, {"id maps", done.error()});
   _exit(0);
 }
 

@@ -122,7 +122,8 @@ std::string health_text(const Json& health) {
   if (const std::string cpu = text_of(health, "cpuUsage"); !cpu.empty()) text += ", " + cpu + " % of a core";
   if (const std::string last = text_of(health, "lastActivity"); !last.empty()) text += ", last active " + last;
   const Json errors = member(health, "errors");
-  if (errors.is_array() && !errors.empty()) text += ", " + std::to_string(errors.size()) + (errors.size() == 1 ? " kind of error" : " kinds of errors");
+  if (errors.is_array() && !errors.empty())
+    text += ", " + std::to_string(errors.size()) + (errors.size() == 1 ? " kind of error" : " kinds of errors");
   return text;
 }
 
@@ -255,6 +256,19 @@ std::string message_json(std::string_view json) {
   return text + (message.empty() ? "" : ",") + "\"payload\":" + *payload + "}";
 }
 
+namespace {
+
+bool is_plain(std::string_view lines) {
+  while (!lines.empty()) {
+    const std::size_t end = std::min(lines.find('\n'), lines.size());
+    if (escape_for_terminal(lines.substr(0, end)) != lines.substr(0, end)) return false;
+    lines.remove_prefix(std::min(end + 1, lines.size()));
+  }
+  return true;
+}
+
+}  // namespace
+
 std::string payload_text(std::string_view json, bool pretty) {
   const Json message = parse(json);
   if (message.is_discarded()) return escape_for_terminal(json) + "\n";
@@ -264,7 +278,9 @@ std::string payload_text(std::string_view json, bool pretty) {
     return encoded.empty() ? std::string() : encoded + "\n";
   }
   std::string_view rest;
-  const std::string lines = dump(payload, pretty ? 2 : -1);
+  std::string lines = dump(payload, pretty ? 2 : -1);
+  // What would drive a terminal is written with JSON's own escapes, so that the text stays JSON.
+  if (!is_plain(lines)) lines = payload.dump(pretty ? 2 : -1, ' ', true, Json::error_handler_t::replace);
   std::string text;
   for (rest = lines; !rest.empty();) {
     const std::size_t end = std::min(rest.find('\n'), rest.size());

@@ -212,6 +212,10 @@ Outcome<Fd> pack_directory(const std::string& directory, const PackageLimits& li
 
 Outcome<Fd> open_package(const std::string& path) {
   Fd opened(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  if (!opened && (errno == ENOENT || errno == ENOTDIR)) {
+    return fail("NOT_FOUND", "there is no package at " + path,
+                "Give the directory that holds manifest.json, or a .tar.gz of it");
+  }
   if (!opened) {
     return local_failure("cannot read the package", Error{"open", errno, path},
                          "Give the directory that holds manifest.json, or a .tar.gz of it");

@@ -166,7 +166,7 @@ std::optional<Json> read_document(std::string_view text, Faults& faults) {
     return std::nullopt;
   }
   DocumentBuilder builder(faults);
-  const bool json = text[start] == '{';
+  const bool json = text[start] == '{' || text[start] == '[';
   if (!(json ? parse_json(text, builder, faults) : parse_yaml(text, builder, faults))) return std::nullopt;
   return builder.take();
 }

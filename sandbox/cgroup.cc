@@ -356,10 +356,12 @@ Result<AgentCgroup> CgroupTree::create(const std::string& leaf) const {
     if (mkdir(group.v2_path_.c_str(), 0755) < 0) return errno_failure("mkdir", group.v2_path_);
     for (const auto& [controller, base] : v1_bases_) {
       const std::string path = join(base, leaf);
-      const bool made = mkdir(path.c_str(), 0755) == 0;
-      if (!made && errno != EEXIST) return errno_failure("mkdir", path);
+      // Two controllers of one hierarchy share the group; one that was there before is not ours to use.
+      const bool shared = std::any_of(group.v1_paths_.begin(), group.v1_paths_.end(),
+                                      [&](const auto& other) { return other.second == path; });
+      if (!shared && mkdir(path.c_str(), 0755) < 0) return errno_failure("mkdir", path);
       group.v1_paths_.emplace_back(controller, path);
-      if (!made) continue;  // the same hierarchy as another controller's
+      if (shared) continue;
       group.v1_tasks_.emplace_back(::open((path + "/tasks").c_str(), O_WRONLY | O_CLOEXEC));
       if (!group.v1_tasks_.back()) return errno_failure("open", path + "/tasks");
       if (controller != "memory") continue;

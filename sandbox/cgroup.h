@@ -41,6 +41,11 @@ class AgentCgroup {
 
   /// Sets every limit; has to come before a process enters.
   Result<> limit(const spec::Cgroup& limits) const;
+  /// Closes the descriptors that only a start needs.
+  void entered() {
+    v2_.reset();
+    v1_tasks_.clear();
+  }
   [[nodiscard]] CgroupUsage usage() const;
   /// SIGKILL to every process in the tree (cgroup.kill, Linux 5.14).
   Result<> kill() const;

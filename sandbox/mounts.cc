@@ -33,18 +33,24 @@ constexpr std::array kDeviceNames = {"null", "zero", "full", "random", "urandom"
 // The root is attached here before the pivot: a directory that every host has, covered only in this namespace.
 constexpr const char* kStagingPoint = "/proc";
 
-Result<PreparedMount> prepare_path(int dir, const std::string& source, std::uint64_t resolve, const std::string& target,
-                                   std::uint64_t attributes = kReadOnly) {
-  auto opened = open_at(dir, source, O_PATH, resolve);
-  if (!opened) return tl::unexpected(opened.error());
+/// A mount of what `opened`, an O_PATH descriptor, stands for. `source` is for messages.
+Result<PreparedMount> prepare_opened(const Fd& opened, const std::string& source, const std::string& target,
+                                     std::uint64_t attributes = kReadOnly) {
   struct stat status {};
-  if (fstat(opened->get(), &status) < 0) return errno_failure("fstat", source);
+  if (fstat(opened.get(), &status) < 0) return errno_failure("fstat", source);
   const bool directory = S_ISDIR(status.st_mode);
   if (!directory && !S_ISREG(status.st_mode)) return failure("neither a regular file nor a directory:", source);
-  auto tree = clone_mount(opened->get(), directory);
+  auto tree = clone_mount(opened.get(), directory);
   if (!tree) return tl::unexpected(Error{tree.error().what, tree.error().error_number, source});
   if (auto done = restrict_mount(tree->get(), attributes, true); !done) return tl::unexpected(done.error());
   return PreparedMount{.mount = std::move(*tree), .directory = directory, .skipped = false, .target = target};
+}
+
+Result<PreparedMount> prepare_path(int dir, const std::string& source, std::uint64_t resolve, const std::string& target,
+                                   std::uint64_t attributes = kReadOnly) {
+  const auto opened = open_at(dir, source, O_PATH, resolve);
+  if (!opened) return tl::unexpected(opened.error());
+  return prepare_opened(*opened, source, target, attributes);
 }
 
 Result<PreparedMount> prepare_below(const std::string& directory, const std::string& name, const std::string& target) {
@@ -68,7 +74,7 @@ Result<PreparedMount> prepare_descriptor(const Fd& fd, const std::string& target
   if (given.st_dev != found.st_dev || given.st_ino != found.st_ino) {
     return failure("the file was replaced, or is on a mount that kaid does not see:", path.data());
   }
-  return prepare_path(AT_FDCWD, path.data(), RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS, target);
+  return prepare_opened(*again, path.data(), target);
 }
 
 Result<PreparedMount> prepare(const spec::Mount& mount, const Sources& sources, const std::vector<Fd>& descriptors,

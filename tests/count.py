@@ -12,7 +12,7 @@ import re
 import sys
 import xml.etree.ElementTree
 
-DOCTEST = re.compile(r"^\[doctest\] test cases:\s*\d+ \|\s*(\d+) passed \|\s*(\d+) failed \|", re.M)
+DOCTEST = re.compile(r"^\[doctest\] test cases:\s*\d+ \|\s*(\d+) passed \|\s*(\d+) failed \|\s*(\d+) skipped", re.M)
 UNITTEST = re.compile(r"^Ran (\d+) tests? in ", re.M)
 UNITTEST_RESULT = re.compile(r"^(?:OK|FAILED)(?: \((.*)\))?$", re.M)
 UNITTEST_SKIP = re.compile(r"^(.*) \.\.\. skipped (.*)$", re.M)
@@ -24,10 +24,9 @@ def own_counts(output):
     """(passed, failed, skipped) as the program printed them; None when it printed none."""
     totals = [0, 0, 0]
     found = False
-    for passed, failed in DOCTEST.findall(output):
+    for numbers in DOCTEST.findall(output):
         found = True
-        totals[0] += int(passed)
-        totals[1] += int(failed)
+        totals = [total + int(number) for total, number in zip(totals, numbers)]
     for ran, result in zip(UNITTEST.findall(output), UNITTEST_RESULT.findall(output)):
         found = True
         parts = dict(part.split("=") for part in result.split(", ")) if result else {}
@@ -83,7 +82,7 @@ def main():
                 print(f"failed: {case.get('name')} ({counts[1]} of {sum(counts)}) in {report}")
             if counts[2]:
                 named = UNITTEST_SKIP.findall(case.findtext("system-out") or "")
-                reasons = sorted({reason for _, reason in named}) or [skip_reason(case) or "disabled"]
+                reasons = sorted({reason for _, reason in named}) or [skip_reason(case) or "they ask for root (doctest::skip)"]
                 print(f"skipped: {counts[2]} of {case.get('name')}: {'; '.join(reasons)}")
     passed, failed, skipped = totals
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))

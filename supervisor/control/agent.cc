@@ -33,8 +33,11 @@ Agent::Agent(Environment& environment, RegisteredAgent row, Manifest manifest)
       backoff_timer_(environment.loop) {}
 
 Outcome<> Agent::start() {
-  automatic_ = false;
-  restart_policy_.reset();
+  // Of one that runs already, start changes nothing: its crashes count on.
+  if (idle() || state_ == State::kBackoff) {
+    automatic_ = false;
+    restart_policy_.reset();
+  }
   const auto taken = apply(Event::kStart);
   if (taken) set_desired(Desired::kRunning);
   return taken;
@@ -270,7 +273,8 @@ void Agent::log_transition(State from) {
   Log& log = environment_.log;
   switch (state_) {
     case State::kStarting:
-      return log.write(LogLevel::kInfo, row_.id, "kai.starting", "its sandbox is being made", {{"version", row_.active.version}});
+      return log.write(LogLevel::kInfo, row_.id, "kai.starting", "its sandbox is being made",
+                       {{"version", row_.active.version}});
     case State::kRunning:
       return log.write(LogLevel::kInfo, row_.id, "started", "it is ready",
                        {{"pid", instance_->pid()}, {"readyMs", up_since_ - start_asked_at_}});
@@ -406,6 +410,7 @@ Failure Agent::start_failure() const {
     default:
       break;
   }
+  failure.retryable = failure.code == "TIMEOUT" || failure.code == "AGENT_CRASHED";
   return failure;
 }
 

@@ -67,6 +67,9 @@ std::string metadata_json(const klp::Metadata& metadata) {
   return dump(json);
 }
 
+// In the one-line message; all of them are in details.
+constexpr std::size_t kMaxNamedErrors = 32;
+
 }  // namespace
 
 std::string list_document(const Agents& agents, const Policy& policy) {
@@ -146,6 +149,17 @@ std::string manifest_errors_document(const std::vector<ManifestError>& errors) {
   Json list = Json::array();
   for (const ManifestError& error : errors) list.push_back({{"pointer", error.pointer}, {"message", error.message}});
   return dump({{"errors", std::move(list)}});
+}
+
+Failure manifest_failure(const std::vector<ManifestError>& errors) {
+  std::string message = "the manifest is not valid: ";
+  for (std::size_t at = 0; at < errors.size() && at < kMaxNamedErrors; ++at) {
+    if (at > 0) message += "; ";
+    message += (errors[at].pointer.empty() ? "document" : errors[at].pointer) + ": " + errors[at].message;
+  }
+  if (errors.size() > kMaxNamedErrors) message += "; and " + std::to_string(errors.size() - kMaxNamedErrors) + " more";
+  return {"INVALID", message, "Mend the manifest and try again; -o json lists every fault",
+          manifest_errors_document(errors), false};
 }
 
 }  // namespace kai

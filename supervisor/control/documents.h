@@ -18,5 +18,7 @@ std::string message_document(const klp::Message& message);
 std::string registered_document(const Agent& agent, const std::vector<std::string>& warnings);
 /// {"errors":[{"pointer":…,"message":…}]}
 std::string manifest_errors_document(const std::vector<ManifestError>& errors);
+/// INVALID, with every fault in its details.
+Failure manifest_failure(const std::vector<ManifestError>& errors);
 
 }  // namespace kai

@@ -39,7 +39,12 @@ End start_failed_end(const EndFacts& facts, bool signaled, int code) {
     return end;
   }
   const std::string hook = failed.step() == "init" ? "onInit" : failed.step() == "start" ? "onStart" : failed.step();
-  return with_status(Cause::kExit, signaled, code, hook + " failed: " + failed.message());
+  // A signal would be of our own cleaning up.
+  End end;
+  end.cause = Cause::kExit;
+  if (!signaled) end.exit_code = code;
+  end.message = hook + " failed: " + failed.message();
+  return end;
 }
 
 }  // namespace

@@ -122,6 +122,9 @@ KlpChannel::Handlers Instance::channel_handlers() {
       .exit =
           [this](const klp::Exit& exit) {
             facts_.runner = exit;
+            // A program that ends at once was exec'd all the same, and that is all its start promises.
+            if (!runner_protocol_) started_word_ = true;
+            check_progress();
             hello_timer_.stop();
             start_timer_.stop();
             kill_timer_.start(kLinger, [this] { kill_tree(); });

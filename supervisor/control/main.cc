@@ -33,7 +33,7 @@ void raise_descriptor_limit() {
 
 void ignore_signals() {
   // The keeper decides when to end and says so; a terminal's Ctrl-C reaches the whole process group.
-  for (const int number : {SIGPIPE, SIGINT, SIGTERM, SIGHUP}) std::signal(number, SIG_IGN);
+  for (const int number : {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) std::signal(number, SIG_IGN);
 }
 
 int run() {

@@ -8,25 +8,12 @@
 namespace kai {
 namespace {
 
-constexpr std::size_t kNamedErrors = 3;  // in the one-line message; all of them are in details
-
 /// What reading a package brings: it is there with its manifest, or why not.
 struct Reading {
   Outcome<> outcome;
   std::optional<StagedPackage> package;
   Manifest manifest;
 };
-
-Failure manifest_failure(const std::vector<ManifestError>& errors) {
-  std::string message = "the manifest is not valid: ";
-  for (std::size_t at = 0; at < errors.size() && at < kNamedErrors; ++at) {
-    if (at > 0) message += "; ";
-    message += (errors[at].pointer.empty() ? "document" : errors[at].pointer) + ": " + errors[at].message;
-  }
-  if (errors.size() > kNamedErrors) message += "; and " + std::to_string(errors.size() - kNamedErrors) + " more";
-  return {"INVALID", message, "Mend manifest.json and register again; -o json lists every fault",
-          manifest_errors_document(errors), false};
-}
 
 Reading read_package(const PackageStore& store, int tar) {
   Reading reading;

@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "policies/compile.h"
+#include "supervisor/control/documents.h"
 
 namespace kai {
 namespace {
@@ -29,11 +30,7 @@ Outcome<spec::SandboxSpec> describe(const std::string& id, const control::Run& r
   if (request.manifest().empty()) return compile_run(id, policy, argv, env);
 
   ManifestResult parsed = parse_manifest(request.manifest(), false);
-  if (!parsed.manifest) {
-    const ManifestError& first = parsed.errors.front();
-    return refuse("INVALID", "the manifest is not valid: " + (first.pointer.empty() ? "document" : first.pointer) +
-                                 ": " + first.message);
-  }
+  if (!parsed.manifest) return tl::unexpected(manifest_failure(parsed.errors));
   // A run is an agent of its own: it gets nothing of a registered one that has the manifest's id.
   parsed.manifest->id = id;
   parsed.manifest->entry.clear();

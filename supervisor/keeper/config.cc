@@ -64,7 +64,9 @@ Result<> take(const std::string& path, const std::string& key, const YAML::Node&
     config.log_level = level;
     return {};
   }
-  if (key == "upstreamDns" || key == "blockedDomains" || key == "redis") {
+  const bool egress = key == "upstreamDns" || key == "blockedDomains";
+  if (egress && node.IsSequence() && node.size() == 0) return {};  // their default
+  if (egress || key == "redis") {
     return failure(place(path, node.Mark()) + ": " + key + " is not in this version of kaid; remove it");
   }
   return failure(place(path, node.Mark()) + ": unknown key \"" + key +

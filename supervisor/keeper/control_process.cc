@@ -93,6 +93,10 @@ Result<> give_up_privilege(const Identity& identity) {
 
 Result<> become_control(const Config& config, const Identity& identity, const Programs& programs, const Fd& channel,
                         pid_t keeper) {
+  // Its own session: no terminal that it could type into (TIOCSTI), and no key of the operator's.
+  if (auto done = sandbox::leave_session(); !done) return done;
+  const Fd null(open("/dev/null", O_RDWR | O_CLOEXEC));
+  if (!null || dup2(null.get(), STDIN_FILENO) < 0) return errno_failure("dup2", "/dev/null");
   if (identity.root) {
     if (auto done = enter_view(config, programs); !done) return done;
     if (auto done = give_up_privilege(identity); !done) return done;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <climits>
 #include <cstdlib>
@@ -35,6 +36,10 @@ Result<> own_directory(const std::string& path, mode_t mode, uid_t owner, gid_t 
   if (status.st_uid != owner && status.st_uid != geteuid()) {
     return failure(path + " belongs to uid " + std::to_string(status.st_uid) +
                    "; give kaid a directory of its own (--state-dir, --runtime-dir)");
+  }
+  if (!made && status.st_uid != owner && std::count(path.begin(), path.end(), '/') < 2) {
+    // It would be given to control's user, with all that is in it.
+    return failure(path + " is a directory of the system; give kaid one of its own below it");
   }
   if (!made && (status.st_mode & S_IWOTH) != 0) {
     return failure(path + " is writable for everybody; chmod o-w it, or give kaid a directory of its own");
@@ -65,7 +70,7 @@ Result<Fd> lock_runtime(const std::string& runtime_dir) {
 
 Result<Fd> lock_state(const std::string& state_dir) {
   const std::string path = state_dir + "/lock";
-  Fd lock(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644));
+  Fd lock(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!lock) return errno_failure("open", path);
   if (flock(lock.get(), LOCK_EX | LOCK_NB) < 0) {
     if (errno != EWOULDBLOCK) return errno_failure("flock", path);

@@ -24,6 +24,7 @@ constexpr std::size_t kMaxRequestBytes = 64 << 10;
 constexpr std::size_t kMaxAgents = 4096;
 constexpr std::size_t kMaxReplies = 4 * kMaxAgents;
 constexpr auto kStopDeadline = std::chrono::seconds(30);  // control's own deadlines are shorter
+constexpr auto kSecondThought = std::chrono::seconds(2);
 constexpr auto kSetUpDeadline = std::chrono::seconds(10);
 constexpr auto kControlWindow = std::chrono::seconds(60);
 constexpr std::size_t kControlDeaths = 5;  // in that window: something is broken for good
@@ -76,7 +77,7 @@ Result<Keeper> Keeper::create(Config config, Identity identity, Programs program
 Result<> Keeper::prepare_loop() {
   sigset_t handled;
   sigemptyset(&handled);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&handled, signal);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) sigaddset(&handled, signal);
   if (sigprocmask(SIG_BLOCK, &handled, nullptr) < 0) return errno_failure("sigprocmask");
   signals_.reset(signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals_) return errno_failure("signalfd");
@@ -103,6 +104,7 @@ int Keeper::run() {
     for (int at = 0; at < count; ++at) dispatch(events[static_cast<std::size_t>(at)].data.fd);
     on_tick();
   }
+  starters_.end();
   for (auto& group : spare_groups_) (void)group.remove();
   cgroups_.remove();
   return exit_status_;
@@ -150,9 +152,15 @@ void Keeper::on_tick() {
     refill();
   }
   if (stop_deadline_ && now > *stop_deadline_) {
-    say("control did not end in time; ending it and every agent");
+    if (control_.pidfd || !agents_.empty()) say("control did not end in time; ending it and every agent");
     kill_all();
-    (void)signal_pidfd(control_.pidfd.get(), SIGKILL);
+    if (control_.pidfd) (void)signal_pidfd(control_.pidfd.get(), SIGKILL);
+    if (agents_.empty() && !dying_groups_.empty()) {
+      say("a control group of an agent cannot be removed: something else stands in it; see " +
+          std::string(cgroups_.backend_name()) + " groups named kai-*");
+      dying_groups_.clear();
+      exit_status_ = 1;
+    }
     stop_deadline_ = now + kStopDeadline;
   }
 }
@@ -267,7 +275,8 @@ void Keeper::on_control_packet() {
 // starts those that are desired running.
 void Keeper::on_control_exit() {
   siginfo_t info{};
-  (void)waitid(P_PIDFD, static_cast<id_t>(control_.pidfd.get()), &info, WEXITED | __WALL);
+  if (waitid(P_PIDFD, static_cast<id_t>(control_.pidfd.get()), &info, WEXITED | WNOHANG | __WALL) < 0) return;
+  if (info.si_pid == 0) return;  // an event of the descriptor's former owner
   control_ = {};
   replies_.clear();
   kill_all();
@@ -337,7 +346,7 @@ Result<> Keeper::use_cgroup(Agent& agent, const spec::SandboxSpec& spec, std::st
 }
 
 Result<> Keeper::add_spare_group() {
-  auto group = cgroups_.create("agent-" + std::to_string(next_group_++));
+  auto group = cgroups_.create("agent-" + std::to_string(getpid()) + "-" + std::to_string(next_group_++));
   if (!group) return tl::unexpected(group.error());
   spare_groups_.push_back(std::move(*group));
   return {};
@@ -386,7 +395,8 @@ Result<> Keeper::begin_spawn(Agent& agent, const Fd& spec_fd, std::vector<Fd> fd
 }
 
 void Keeper::on_report(Agent& agent) {
-  auto packet = receive_packet(agent.starter.channel.get(), kMaxRequestBytes);
+  auto packet = receive_packet(agent.starter.channel.get(), kMaxRequestBytes, MSG_DONTWAIT);
+  if (!packet && packet.error().error_number == EAGAIN) return;
   starter::Report report;
   if (!packet || packet->bytes.empty()) {
     return set_up_failed(agent, "starter", Error{"the process ended without saying why", 0, ""});
@@ -436,6 +446,7 @@ void Keeper::on_oom(Agent& agent) {
 }
 
 void Keeper::on_verified(Agent& agent) {
+  if (!agent.pidfd) return set_up_failed(agent, "starter", Error{"verified before it was forked", 0, ""});
   const auto took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - agent.asked);
   Reply message;
   message.set_id(std::exchange(agent.request, 0));
@@ -444,6 +455,7 @@ void Keeper::on_verified(Agent& agent) {
   for (const auto& layer : agent.degraded) spawned->add_degraded(layer);
   spawned->set_setup_us(static_cast<std::uint32_t>(took.count()));
   reply(message);
+  if (agent.cgroup) agent.cgroup->entered();
   stop_watching_starter(agent);
 }
 
@@ -553,7 +565,10 @@ void Keeper::watch_memory() {
 void Keeper::on_signal() {
   signalfd_siginfo info{};
   while (read(signals_.get(), &info, sizeof info) == sizeof info) {
-    if (info.ssi_signo == SIGHUP) {
+    if (info.ssi_signo == SIGUSR1) continue;
+    if (info.ssi_signo == SIGUSR2) {
+      say("SIGUSR2: replacing the programs while agents run is not in this version; nothing was done");
+    } else if (info.ssi_signo == SIGHUP) {
       Reply message;
       message.mutable_reload();
       reply(message);
@@ -564,11 +579,17 @@ void Keeper::on_signal() {
 }
 
 void Keeper::begin_stop() {
-  if (stop_deadline_) {  // asked twice: now
-    stop_deadline_ = Clock::now();
+  const auto now = Clock::now();
+  if (stop_deadline_) {
+    // timeout(1) and a terminal signal twice at once; who asks again later does not want to wait.
+    if (now - stop_asked_ < kSecondThought) return;
+    say("asked to stop again: ending every agent now");
+    kill_all();
+    (void)signal_pidfd(control_.pidfd.get(), SIGKILL);
     return;
   }
-  stop_deadline_ = Clock::now() + kStopDeadline;
+  stop_asked_ = now;
+  stop_deadline_ = now + kStopDeadline;
   refill_at_.reset();
   service_manager_.notify("STOPPING=1");
   Reply message;

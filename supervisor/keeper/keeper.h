@@ -113,6 +113,7 @@ class Keeper {
   std::uint64_t next_group_ = 0;
   std::vector<sandbox::AgentCgroup> dying_groups_;  // rmdir said EBUSY: the kernel still lets go
   std::optional<Clock::time_point> stop_deadline_;
+  Clock::time_point stop_asked_;
   std::optional<Clock::time_point> refill_at_ = Clock::now();
   int exit_status_ = 0;
 };

@@ -1,6 +1,8 @@
 // kaid: the keeper. See keeper.h; what control does is in supervisor/control.
 #include <getopt.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -64,6 +66,13 @@ int serve(const kai::keeper::CommandLine& given) {
 
 int main(int argc, char** argv) {
   kai::silence_protobuf();
+  // Every agent holds some descriptors here, and the soft limit is made for programs that use select(2).
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &files);
+  }
+  umask(022);  // the modes that the code names are the ones that are meant
   // A writer that is gone is an error of the write, not of the process.
   (void)signal(SIGPIPE, SIG_IGN);
   constexpr option kOptions[] = {{"config", required_argument, nullptr, 'c'},

@@ -15,15 +15,20 @@ namespace {
 
 constexpr std::size_t kMaxProcesses = 1 << 16;  // a tree that grows while it is read shall not hold the keeper
 
-/// Resident, without what is shared with files.
+/// Resident, without what is shared with files; shared memory counts for each process that has it.
 std::uint64_t resident_memory(pid_t pid) {
-  static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-  const auto statm = read_file("/proc/" + std::to_string(pid) + "/statm");  // proc_pid_statm(5): size resident shared …
-  if (!statm) return 0;                                                     // it ended
-  std::istringstream fields(*statm);
-  std::uint64_t size = 0, resident = 0, shared = 0;
-  fields >> size >> resident >> shared;
-  return (resident - shared) * page;
+  const auto status = read_file("/proc/" + std::to_string(pid) + "/status");  // proc_pid_status(5)
+  if (!status) return 0;                                                      // it ended
+  std::istringstream lines(*status);
+  std::string line;
+  std::uint64_t kib = 0;
+  while (std::getline(lines, line)) {
+    std::istringstream fields(line);
+    std::string name;
+    std::uint64_t value = 0;
+    if (fields >> name >> value && (name == "RssAnon:" || name == "RssShmem:")) kib += value;
+  }
+  return kib << 10;
 }
 
 void add(pid_t pid, TreeUsage& usage) {

@@ -1,6 +1,7 @@
 #include "supervisor/keeper/starters.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -13,6 +14,15 @@
 #include "base/unix.h"
 
 namespace kai::keeper {
+
+namespace {
+
+void reap(const Starter& starter) {
+  siginfo_t info{};
+  (void)waitid(P_PIDFD, static_cast<id_t>(starter.pidfd.get()), &info, WEXITED | __WALL);
+}
+
+}  // namespace
 
 Result<Starters> Starters::open(const std::string& program, bool root) {
   auto fd = open_at(AT_FDCWD, program, O_PATH | O_NOFOLLOW);
@@ -48,9 +58,11 @@ Result<Starter> Starters::launch() const {
   if (pid == 0) {
     sigset_t none;
     sigemptyset(&none);
-    const bool ready = sigprocmask(SIG_SETMASK, &none, nullptr) == 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 &&
-                       getppid() == keeper && dup2(null.get(), 0) == 0 && dup2(null.get(), 1) == 1 &&
-                       dup2(null.get(), 2) == 2 && dup2(channel->second.get(), kStarterChannelFd) == kStarterChannelFd;
+    // setsid: what a terminal sends to kaid's process group does not end a starter.
+    const bool ready = setsid() > 0 && sigprocmask(SIG_SETMASK, &none, nullptr) == 0 &&
+                       prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == keeper && dup2(null.get(), 0) == 0 &&
+                       dup2(null.get(), 1) == 1 && dup2(null.get(), 2) == 2 &&
+                       dup2(channel->second.get(), kStarterChannelFd) == kStarterChannelFd;
     if (ready) {
       syscall(SYS_execveat, program_.get(), "", const_cast<char* const*>(arguments),
               const_cast<char* const*>(environment), AT_EMPTY_PATH);
@@ -63,10 +75,22 @@ Result<Starter> Starters::launch() const {
 }
 
 Result<Starter> Starters::take() {
-  if (ready_.empty()) return launch();
-  Starter starter = std::move(ready_.front());
-  ready_.pop_front();
-  return starter;
+  while (!ready_.empty()) {
+    Starter starter = std::move(ready_.front());
+    ready_.pop_front();
+    pollfd ended{.fd = starter.pidfd.get(), .events = POLLIN, .revents = 0};
+    if (poll(&ended, 1, 0) == 0) return starter;
+    reap(starter);
+  }
+  return launch();
+}
+
+void Starters::end() {
+  for (const Starter& starter : ready_) {
+    (void)signal_pidfd(starter.pidfd.get(), SIGKILL);
+    reap(starter);
+  }
+  ready_.clear();
 }
 
 Result<> Starters::refill() {

@@ -36,6 +36,8 @@ class Starters {
   Result<Starter> take();
   /// Makes the pool full again. Called when no start is under way, as making one costs a millisecond of cpu.
   Result<> refill();
+  /// Ends those that stand ready.
+  void end();
   [[nodiscard]] bool full() const { return ready_.size() >= kReady; }
 
  private:

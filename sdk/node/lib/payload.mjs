@@ -22,8 +22,9 @@ export function encodeValue(value) {
 }
 
 /** The message of the protocol → KLPMessage. */
-export function decodeMessage({ payloadBase64, ...message }) {
-  return payloadBase64 === undefined ? message : { ...message, payload: bytesOf(payloadBase64) };
+export function decodeMessage({ payloadBase64, metadata = {}, ...message }) {
+  if (payloadBase64 !== undefined) message.payload = bytesOf(payloadBase64);
+  return { ...message, metadata };
 }
 
 /** What onMessage returned → the result of `message`. */
