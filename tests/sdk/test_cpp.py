@@ -29,6 +29,15 @@ class CppTest(unittest.TestCase):
         self.ends(old, 126, "agent ABI 2", "this runner has 1", "build it again")
         self.ends(os.path.join(BUILT_AGENTS, "libsdk_unresolved.so"), 126, "undefined symbol: missing_function")
 
+    def test_a_whole_message_may_be_the_answer(self):
+        runner = self.start(os.path.join(BUILT_AGENTS, "libsdk_probe.so")).start()
+        answer = runner.call("message", runner.message("whole", payload={"a": 1}))["message"]
+        self.assertEqual((answer["payload"], answer["metadata"]), ({"a": 1}, {"priority": "high"}))
+        self.assertEqual((answer["type"], answer["to"]), ("response", "operator"))
+        self.assertRegex(answer["id"], r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
+        # A payload that only looks a little like a message is a payload.
+        self.assertEqual(runner.ask("echo", {"protocol": "klp/1.0", "id": "x"}), {"protocol": "klp/1.0", "id": "x"})
+
     def test_usage(self):
         ended = subprocess.run(native_command("a") + ["b"], capture_output=True, text=True, check=False, timeout=60)
         self.assertEqual(ended.returncode, 2)

@@ -44,6 +44,11 @@ class Probe : public kai::Agent {
     if (what == "calls") return calls_;
     if (what == "echo") return payload;
     if (what == "fields") return fields(msg);
+    if (what == "whole") {
+      kai::Json answer = kai::reply(msg, payload);
+      answer["metadata"] = {{"priority", "high"}};
+      return answer;
+    }
     if (what == "context") return {{"agent", manifest()["id"]}, {"permissions", permissions()}, {"limits", limits()}};
     if (what == "bytes") {
       return {{"length", payload.get_binary().size()}, {"isBytes", payload.is_binary()}, {"type", msg.content_type}};
@@ -96,12 +101,14 @@ class Probe : public kai::Agent {
     options.ttl = 5;
     options.if_absent = true;
     Json result;
-    result["set"] = memory.set("k", {{"a", 1}}, options);
+    result["set"] = memory.set("k", {{"a", 1}}, options).version;
     result["get"] = memory.get("k").value();
     result["missing"] = memory.get("missing").value_or("none");
     result["bytes"] = memory.get("bytes").value().get_binary().size();
     result["many"] = memory.get_many({"k", "missing"});
-    result["setMany"] = memory.set_many({{"m", 1, {}}, {"n", 2, {}}});
+    for (const kai::Written& written : memory.set_many({{"m", 1, {}}, {"n", 2, {}}})) {
+      result["setMany"].push_back(written.version);
+    }
     result["deleted"] = memory.remove("k");
     kai::ListOptions list;
     list.prefix = "m";

@@ -30,10 +30,28 @@ namespace detail {
 class Session;
 }
 
+/// The whole response to `msg`, for an on_message that says more than a payload: set its "metadata".
+inline Json reply(const Message& msg, const Json& payload) {
+  Json message = {{"protocol", "klp/1.0"},
+                  {"id", detail::new_id()},
+                  {"from", msg.to},
+                  {"to", msg.from},
+                  {"type", "response"},
+                  {"correlationId", msg.id},
+                  {"timestamp", detail::iso_now()}};
+  message["payload"] = payload;
+  return message;
+}
+
 struct SetOptions {
   std::optional<double> ttl;               ///< seconds; 0 is never
   bool if_absent = false;                  ///< CONFLICT where the key exists
   std::optional<std::int64_t> if_version;  ///< CONFLICT where the key has another version
+};
+
+/// What a write leaves: the key's new version.
+struct Written {
+  std::int64_t version = 0;
 };
 
 struct MemoryEntry {
@@ -65,9 +83,8 @@ class Memory {
     return detail::decode_body(result, "value");
   }
 
-  /// The key's new version.
-  std::int64_t set(const std::string& key, const Json& value, const SetOptions& options = {}) {
-    return channel_->call("memory.set", encode({key, value, options})).at("version").get<std::int64_t>();
+  Written set(const std::string& key, const Json& value, const SetOptions& options = {}) {
+    return {channel_->call("memory.set", encode({key, value, options})).at("version").get<std::int64_t>()};
   }
 
   std::map<std::string, Json> get_many(const std::vector<std::string>& keys) {
@@ -79,12 +96,14 @@ class Memory {
     return found;
   }
 
-  /// All or none. The new versions, in the order of the entries.
-  std::vector<std::int64_t> set_many(const std::vector<MemoryEntry>& entries) {
+  /// All or none, in the order of the entries.
+  std::vector<Written> set_many(const std::vector<MemoryEntry>& entries) {
     Json encoded = Json::array();
     for (const MemoryEntry& entry : entries) encoded.push_back(encode(entry));
     const Json result = channel_->call("memory.setMany", {{"entries", encoded}});
-    return result.at("versions").get<std::vector<std::int64_t>>();
+    std::vector<Written> written;
+    for (const Json& version : result.at("versions")) written.push_back({version.get<std::int64_t>()});
+    return written;
   }
 
   /// Whether there was such a key. (`delete` is a C++ keyword.)
@@ -143,7 +162,7 @@ class Agent {
 
   virtual void on_init() {}
   virtual void on_start() {}
-  /// The value is the payload of the response; Json::binary goes as bytes.
+  /// The value is the payload of the response (Json::binary goes as bytes), or the whole message that reply() makes.
   virtual Json on_message(const Message& msg) = 0;
   virtual void on_upgrade(const std::string& old_version) { static_cast<void>(old_version); }
   virtual void on_shutdown() {}

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
+#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -72,6 +74,47 @@ inline Message decode_message(const Json& fields) {
   message.content_type = fields.value("contentType", "");
   message.metadata = fields.value("metadata", Json::object());
   return message;
+}
+
+/// A UUIDv7 (RFC 9562): milliseconds since the epoch, then random.
+inline std::string new_id() {
+  using std::chrono::milliseconds;
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const auto ms = static_cast<std::uint64_t>(std::chrono::duration_cast<milliseconds>(now).count());
+  std::random_device random;
+  std::string text;
+  for (int at = 0; at < 16; ++at) {
+    auto byte = static_cast<unsigned>(at < 6 ? ms >> (40 - 8 * at) : random()) & 0xffu;
+    if (at == 6) byte = (byte & 0x0fu) | 0x70u;
+    if (at == 8) byte = (byte & 0x3fu) | 0x80u;
+    if (at == 4 || at == 6 || at == 8 || at == 10) text += '-';
+    text += "0123456789abcdef"[byte >> 4];
+    text += "0123456789abcdef"[byte & 15u];
+  }
+  return text;
+}
+
+/// Whether a hook's value is a whole KLPMessage, as reply() makes it, and not a payload.
+inline bool is_message(const Json& value) {
+  if (!value.is_object() || value.value("protocol", Json()) != "klp/1.0") return false;
+  for (const char* field : {"id", "from", "to", "type", "timestamp"}) {
+    const auto found = value.find(field);
+    if (found == value.end() || !found->is_string()) return false;
+  }
+  return true;
+}
+
+/// What on_message returned, as the result of `message`.
+inline Json encode_answer(Json value) {
+  if (!is_message(value)) return encode_body(value, "payload");
+  const Json body = encode_body(value.value("payload", Json()), "payload");
+  value.erase("payload");
+  for (const auto& [name, field] : body.items()) {
+    if (!value.contains(name)) value[name] = field;
+  }
+  Json result = Json::object();
+  result["message"] = std::move(value);
+  return result;
 }
 
 }  // namespace kai::detail

@@ -103,7 +103,7 @@ class Session {
       throw RpcFault(kInvalidParams, "message: params.message is not an object");
     }
     health_.active();
-    return encode_body(agent_->on_message(decode_message(*fields)), "payload");
+    return encode_answer(agent_->on_message(decode_message(*fields)));
   }
 
   Json health() {
