@@ -79,9 +79,10 @@ void Control::stop() {
 }
 
 void Control::reload() {
-  environment_.log.write(LogLevel::kInfo, "", "kai.policy_loaded",
-                         "configuration was read again; there is the built-in policy only",
-                         {{"policy", environment_.policy.name}});
+  environment_.log.write(
+      LogLevel::kWarn, "", "kai.reload",
+      "SIGHUP: nothing was read, as this version reads its configuration only when it starts; restart "
+      "kaid for a change");
 }
 
 void Control::lost_keeper(const std::string& reason) {

@@ -26,8 +26,8 @@ constexpr const char* kHelp =
     "  --runtime-dir DIR   where kaid.sock is made (/run/kai; $XDG_RUNTIME_DIR/kai)\n"
     "  --version           print the version and exit\n"
     "\n"
-    "SIGTERM or SIGINT stops every agent and then kaid; a second one does not wait.\n"
-    "SIGHUP reads the configuration again. Exit status: 0 stopped, 1 failed, 2 usage or\n"
+    "SIGTERM or SIGINT stops every agent and then kaid; one more, two seconds later or\n"
+    "more, does not wait for them. Exit status: 0 stopped, 1 failed, 2 usage or\n"
     "configuration. See kaid(8).\n";
 
 int usage_error(const char* what) {

@@ -104,6 +104,27 @@ class Ends(unittest.TestCase):
         self.assertEqual(daemon.process.wait(timeout=harness.PATIENCE), 0)
         self.assertEqual(daemon.leftovers(), [])
 
+    def test_asked_twice_at_once_it_still_stops_gracefully(self):
+        # timeout(1) signals its child and then its own process group: the same stop arrives twice.
+        daemon = self.daemon().start()
+        marker = 'trap "echo told to stop; exit 0" TERM\necho ready\nwhile :; do sleep 1000 & wait $!; done\n'
+        path = packages.script(daemon.directory, "graceful", marker)
+        self.assertEqual(daemon.ctl("register", path).code, 0)
+        self.assertEqual(daemon.ctl("start", path.name).code, 0)
+        harness.wait_until(lambda: "ready" in daemon.ctl("logs", "graceful").stdout, "the script to run")
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.process.send_signal(signal.SIGINT)
+        self.assertEqual(daemon.process.wait(timeout=harness.PATIENCE), 0)
+        self.assertIn("told to stop", daemon.log)
+        self.assertEqual(daemon.leftovers(), [])
+
+    def test_a_signal_for_a_later_version_changes_nothing(self):
+        daemon = self.daemon().start()
+        daemon.process.send_signal(signal.SIGUSR2)
+        harness.wait_until(lambda: "SIGUSR2" in daemon.log, "kaid to say what it did not do")
+        self.assertEqual(daemon.ctl("version").code, 0)
+        daemon.stop()
+
     def test_control_that_dies_is_not_the_end_of_the_service(self):
         daemon = self.daemon().start()
         os.kill(daemon.control_pid(), signal.SIGKILL)
