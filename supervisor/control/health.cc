@@ -50,6 +50,7 @@ HealthMonitor::HealthMonitor(EventLoop& loop, Instance& instance)
       began_unix_(unix_ms()),
       measured_at_(began_at_),
       interval_(loop) {
+  measure();
   arm();
 }
 
@@ -67,6 +68,10 @@ void HealthMonitor::arm() {
 
 void HealthMonitor::sample() {
   if (instance_.channel() != nullptr) instance_.channel()->request_health(++sequence_);
+  measure();
+}
+
+void HealthMonitor::measure() {
   instance_.usage([this, alive = alive_](const keeper::UsageResult& usage) {
     if (*alive) measured(usage);
   });
@@ -83,8 +88,11 @@ void HealthMonitor::measured(const keeper::UsageResult& usage) {
   if (usage.known()) {
     memory_mb_ = static_cast<double>(usage.memory_bytes()) / (1 << 20);
     const std::int64_t elapsed = loop_.now_ms() - measured_at_;
-    if (elapsed >= kShortestMeasureMs) {
-      cpu_percent_ = static_cast<double>(usage.cpu_us() - cpu_us_) / 10.0 / static_cast<double>(elapsed);
+    // The first one is where counting begins: what the start cost is not what the agent uses.
+    if (cpu_us_ && elapsed >= kShortestMeasureMs) {
+      cpu_percent_ = static_cast<double>(usage.cpu_us() - *cpu_us_) / 10.0 / static_cast<double>(elapsed);
+    }
+    if (!cpu_us_ || elapsed >= kShortestMeasureMs) {
       cpu_us_ = usage.cpu_us();
       measured_at_ = loop_.now_ms();
     }

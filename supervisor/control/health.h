@@ -15,7 +15,7 @@ namespace kai {
 
 class HealthMonitor {
  public:
-  /// Asks at once and then on an interval. `instance` must outlive it.
+  /// Measures at once, and asks on an interval. `instance` must outlive it.
   HealthMonitor(EventLoop& loop, Instance& instance);
   /// Questions that are open are answered with nothing: there is no health any more.
   ~HealthMonitor();
@@ -38,6 +38,7 @@ class HealthMonitor {
   };
 
   void sample();
+  void measure();
   void arm();
   void measured(const keeper::UsageResult& usage);
   void answer_complete();
@@ -52,7 +53,7 @@ class HealthMonitor {
   std::optional<klp::HealthReport> last_report_;
   std::optional<double> memory_mb_, cpu_percent_;
   std::int64_t measured_at_;
-  std::uint64_t cpu_us_ = 0;
+  std::optional<std::uint64_t> cpu_us_;
   std::list<Question> questions_;
   Timer interval_;
 };
