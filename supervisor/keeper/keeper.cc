@@ -165,8 +165,7 @@ void Keeper::on_tick() {
   }
 }
 
-// ── control
-// ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── control ──
 
 Result<> Keeper::launch_control() {
   auto started = start_control(config_, identity_, programs_);
@@ -279,6 +278,11 @@ void Keeper::on_control_exit() {
   if (info.si_pid == 0) return;  // an event of the descriptor's former owner
   control_ = {};
   replies_.clear();
+  // Nobody waits for these starts any more, and the next control numbers its requests anew.
+  for (auto next = agents_.begin(); next != agents_.end();) {
+    Agent& agent = (next++)->second;
+    if (agent.request != 0) set_up_failed(agent, "request", Error{"control ended", 0, ""});
+  }
   kill_all();
   if (stop_deadline_) return;
   const bool configuration = info.si_code == CLD_EXITED && info.si_status == 2;
@@ -300,8 +304,7 @@ void Keeper::on_control_exit() {
   }
 }
 
-// ── starting an agent
-// ──────────────────────────────────────────────────────────────────────────────────────────────────
+// ── starting an agent ──
 
 void Keeper::on_spawn(std::uint64_t id, const Spawn& spawn, std::vector<Fd> fds) {
   const auto refuse = [&](const char* why) { fail(id, "request", Error{why, 0, ""}); };
@@ -482,8 +485,7 @@ void Keeper::set_up_failed(Agent& agent, const std::string& step, const Error& e
   release(agent);
 }
 
-// ── agents
-// ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── agents ──
 
 void Keeper::on_agent_exit(Agent& agent) {
   // What it reported before is waiting on the channel and comes first, one at a time: not waited for, it calls again.
@@ -559,8 +561,7 @@ void Keeper::watch_memory() {
   }
 }
 
-// ── signals and the end
-// ────────────────────────────────────────────────────────────────────────────────────────────────
+// ── signals and the end ──
 
 void Keeper::on_signal() {
   signalfd_siginfo info{};

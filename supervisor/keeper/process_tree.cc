@@ -3,8 +3,10 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <optional>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <vector>
 
@@ -15,20 +17,25 @@ namespace {
 
 constexpr std::size_t kMaxProcesses = 1 << 16;  // a tree that grows while it is read shall not hold the keeper
 
-/// Resident, without what is shared with files; shared memory counts for each process that has it.
-std::uint64_t resident_memory(pid_t pid) {
-  const auto status = read_file("/proc/" + std::to_string(pid) + "/status");  // proc_pid_status(5)
-  if (!status) return 0;                                                      // it ended
-  std::istringstream lines(*status);
+/// The sum of two fields, `Name:  N kB` each, of a file in /proc/PID; nullopt: it cannot be read (any more).
+std::optional<std::uint64_t> sum_of(pid_t pid, const char* file, std::string_view one, std::string_view other) {
+  const auto text = read_file("/proc/" + std::to_string(pid) + "/" + file);
+  if (!text) return std::nullopt;
+  std::istringstream lines(*text);
   std::string line;
   std::uint64_t kib = 0;
   while (std::getline(lines, line)) {
     std::istringstream fields(line);
     std::string name;
     std::uint64_t value = 0;
-    if (fields >> name >> value && (name == "RssAnon:" || name == "RssShmem:")) kib += value;
+    if (fields >> name >> value && (name == one || name == other)) kib += value;
   }
   return kib << 10;
+}
+
+/// Resident, without what is shared with files; shared memory counts for each process that has it.
+std::uint64_t resident_memory(pid_t pid) {
+  return sum_of(pid, "status", "RssAnon:", "RssShmem:").value_or(0);  // proc_pid_status(5)
 }
 
 void add(pid_t pid, TreeUsage& usage) {
@@ -48,19 +55,9 @@ void add(pid_t pid, TreeUsage& usage) {
 
 /// What this process holds of memory that is in no file, each page divided by the processes that share it.
 std::uint64_t proportional_memory(pid_t pid) {
-  const auto rollup = read_file("/proc/" + std::to_string(pid) + "/smaps_rollup");
+  const auto exact = sum_of(pid, "smaps_rollup", "Pss_Anon:", "Pss_Shmem:");
   // A process can forbid that (PR_SET_DUMPABLE): then what it shares is counted as its own.
-  if (!rollup) return resident_memory(pid);
-  std::istringstream lines(*rollup);
-  std::string line;
-  std::uint64_t kib = 0;
-  while (std::getline(lines, line)) {
-    std::istringstream fields(line);
-    std::string name;
-    std::uint64_t value = 0;
-    if (fields >> name >> value && (name == "Pss_Anon:" || name == "Pss_Shmem:")) kib += value;
-  }
-  return kib << 10;
+  return exact ? *exact : resident_memory(pid);
 }
 
 /// The tree, parents first. Each thread has children of its own.
