@@ -31,6 +31,14 @@ Parts split(const JsonView& object) {
   return parts;
 }
 
+void append_call(std::string& line, std::string_view method, std::string_view params_json) {
+  append_name(line, "method");
+  append_json_string(line, method);
+  append_name(line, "params");
+  line += params_json;
+  line += "}\n";
+}
+
 }  // namespace
 
 void LineDecoder::feed(std::string_view bytes) {
@@ -105,11 +113,7 @@ std::string rpc_request(std::uint64_t id, std::string_view method, std::string_v
   line += kPrefix;
   append_name(line, "id");
   append_decimal(line, id);
-  append_name(line, "method");
-  append_json_string(line, method);
-  append_name(line, "params");
-  line += params_json;
-  line += "}\n";
+  append_call(line, method, params_json);
   return line;
 }
 
@@ -117,11 +121,7 @@ std::string rpc_notification(std::string_view method, std::string_view params_js
   std::string line;
   line.reserve(kFrameText + method.size() + params_json.size());
   line += kPrefix;
-  append_name(line, "method");
-  append_json_string(line, method);
-  append_name(line, "params");
-  line += params_json;
-  line += "}\n";
+  append_call(line, method, params_json);
   return line;
 }
 

@@ -1,5 +1,5 @@
 // Writing JSON by hand, as this folder does it: each function appends to `out`, and what it appends is valid JSON
-// without a line feed. Base64 (RFC 4648) for payloads that are not JSON stands here too.
+// without a line feed.
 #pragma once
 
 #include <cstddef>
@@ -22,9 +22,5 @@ void append_name(std::string& out, std::string_view name);
 
 /// At most `limit` bytes of `text`, cut between characters.
 std::string_view clip_utf8(std::string_view text, std::size_t limit);
-
-void append_base64(std::string& out, std::string_view bytes);
-/// nullopt: a character outside the alphabet, or wrong padding.
-std::optional<std::string> decode_base64(std::string_view text);
 
 }  // namespace kai

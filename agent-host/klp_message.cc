@@ -6,6 +6,7 @@
 #include "agent-host/json_text.h"
 #include "agent-host/limits.h"
 #include "agent-host/timestamp.h"
+#include "base/base64.h"
 #include "base/text.h"
 
 namespace kai {

@@ -6,8 +6,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/base64.h"
 #include "base/text.h"
-#include "kaictl/base64.h"
 
 namespace kai {
 namespace {

@@ -410,7 +410,7 @@ Failure Agent::start_failure() const {
     default:
       break;
   }
-  failure.retryable = failure.code == "TIMEOUT" || failure.code == "AGENT_CRASHED";
+  failure.retryable = is_retryable(failure.code);
   return failure;
 }
 

@@ -115,16 +115,20 @@ void Responder::done(std::string json, const std::vector<std::string>& warnings)
   connection->send(std::move(response), id_);
 }
 
-void Responder::fail(const Failure& failure, std::string document) const {
-  const auto connection = live();
-  if (!connection) return;
-  control::Response response;
-  control::Failed& failed = *response.mutable_failed();
+void fill_in(const Failure& failure, control::Failed& failed) {
   failed.set_code(failure.code);
   failed.set_message(failure.message);
   failed.set_hint(failure.hint);
   failed.set_details_json(failure.details_json);
   failed.set_retryable(failure.retryable);
+}
+
+void Responder::fail(const Failure& failure, std::string document) const {
+  const auto connection = live();
+  if (!connection) return;
+  control::Response response;
+  control::Failed& failed = *response.mutable_failed();
+  fill_in(failure, failed);
   failed.set_document(std::move(document));
   connection->finish(id_);
   connection->send(std::move(response), id_);

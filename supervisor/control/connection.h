@@ -15,6 +15,9 @@
 
 namespace kai {
 
+/// Everything of `failure` as kaictl gets it.
+void fill_in(const Failure& failure, control::Failed& failed);
+
 class Responder;
 
 class Connection : public std::enable_shared_from_this<Connection> {

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/base64.h"
 #include "base/json_check.h"
 #include "base/text.h"
 
@@ -26,22 +27,6 @@ void append_member(std::string& json, std::string_view name, std::string_view te
   append_json_string(json, name);
   json += ':';
   append_json_string(json, text);
-}
-
-std::string base64(std::string_view bytes) {
-  constexpr std::string_view kAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  text.reserve((bytes.size() + 2) / 3 * 4);
-  for (std::size_t at = 0; at < bytes.size(); at += 3) {
-    std::uint32_t group = 0;
-    for (std::size_t next = 0; next < 3; ++next) {
-      group = group << 8 | (at + next < bytes.size() ? static_cast<std::uint8_t>(bytes[at + next]) : 0U);
-    }
-    for (std::size_t digit = 0; digit < 4; ++digit) {
-      text += at + digit > bytes.size() ? '=' : kAlphabet[group >> (18 - 6 * digit) & 63];
-    }
-  }
-  return text;
 }
 
 std::string_view type_name(klp::Type type) {
@@ -130,7 +115,9 @@ std::string message_document(const klp::Message& message) {
   if (says_json && is_json(message.payload())) {
     json.append(R"(,"payload":)").append(message.payload());
   } else {
-    append_member(json, "payloadBase64", base64(message.payload()));
+    json.append(R"(,"payloadBase64":")");
+    append_base64(json, message.payload());
+    json += '"';
     append_member(json, "contentType", says_json ? "application/octet-stream" : message.content_type());
   }
   if (message.has_metadata()) json.append(R"(,"metadata":)").append(metadata_json(message.metadata()));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include <tl/expected.hpp>
 
@@ -18,8 +19,13 @@ struct Failure {
 template <typename T = void>
 using Outcome = tl::expected<T, Failure>;
 
+/// The codes that klp.md calls retryable and that control uses.
+[[nodiscard]] inline bool is_retryable(std::string_view code) {
+  return code == "BUSY" || code == "TIMEOUT" || code == "AGENT_CRASHED" || code == "UNAVAILABLE";
+}
+
 [[nodiscard]] inline tl::unexpected<Failure> refuse(std::string code, std::string message, std::string hint = {}) {
-  const bool retryable = code == "BUSY" || code == "TIMEOUT" || code == "AGENT_CRASHED" || code == "UNAVAILABLE";
+  const bool retryable = is_retryable(code);
   return tl::unexpected(Failure{std::move(code), std::move(message), std::move(hint), {}, retryable});
 }
 

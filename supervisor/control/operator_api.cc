@@ -156,11 +156,7 @@ bool OperatorApi::make_room() {
 // One frame into an empty socket buffer: it fits, and nobody is waited for.
 void OperatorApi::refuse(Fd socket, const Failure& failure) {
   control::Response response;
-  control::Failed& failed = *response.mutable_failed();
-  failed.set_code(failure.code);
-  failed.set_message(failure.message);
-  failed.set_hint(failure.hint);
-  failed.set_retryable(failure.retryable);
+  fill_in(failure, *response.mutable_failed());
   std::string frame;
   append_frame(frame, response.SerializeAsString());
   static_cast<void>(send(socket.get(), frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT));

@@ -8,8 +8,8 @@
 
 #include <doctest/doctest.h>
 
+#include "base/base64.h"
 #include "kaictl/arguments.h"
-#include "kaictl/base64.h"
 #include "kaictl/logs.h"
 #include "kaictl/output.h"
 #include "kaictl/socket_path.h"
