@@ -11,16 +11,22 @@
 
 namespace kai {
 
-/// What the manifest asked and did not get, or got in another way: for the log, register's answer and policy check.
+/// What became of one thing that the manifest asked for: for the log, register's answer and policy check.
 struct Verdict {
+  enum class Kind { kGranted, kTrimmed, kRefused };
+
   std::string pointer;  ///< into the manifest
   std::string asked;
   std::string reason;  ///< one sentence for the operator, with what to do
+  std::string rule;    ///< of the policy: "10-calendar.yaml:14", or "builtin"
+  Kind kind = Kind::kTrimmed;
 };
 
 struct Compiled {
   spec::SandboxSpec spec;
-  std::vector<Verdict> trimmed;
+  std::vector<Verdict> trimmed;   ///< what was asked and not given, or given in another way
+  std::vector<Verdict> granted;   ///< the rest of what was asked
+  std::vector<std::string> grants;  ///< the powers of the policy's grants that this sandbox uses: logged at each start
   std::vector<Permission> permissions;  ///< granted; labels of the manifest that no rule governs are told as they are
 };
 
