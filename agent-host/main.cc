@@ -2,7 +2,7 @@
 #include <sys/prctl.h>
 
 #include <cstdio>
-#include <cstring>
+#include <string_view>
 
 #include "agent-host/serve.h"
 #include "agent-host/starter.h"
@@ -14,12 +14,14 @@ constexpr int kChannelFd = 3;
 
 int main(int argc, char** argv) {
   kai::silence_protobuf();
-  const bool root = argc == 2 && std::strcmp(argv[1], "--root") == 0;
-  if (!root && !(argc == 2 && std::strcmp(argv[1], "--user") == 0)) {
+  // --root or --user, then maybe --host-network.
+  const std::string_view who = argc > 1 ? argv[1] : "";
+  const bool host_network = argc == 3 && std::string_view(argv[2]) == "--host-network";
+  if ((who != "--root" && who != "--user") || (argc != 2 && !host_network)) {
     std::fprintf(stderr, "kai-agent-host is started by kaid; see kaid(8)\n");
     return 2;
   }
   (void)prctl(PR_SET_NAME, "kai-agent-host");  // it was exec'd by descriptor and is named after its number
-  kai::Confined confined = kai::start_agent(kChannelFd, root);
+  kai::Confined confined = kai::start_agent(kChannelFd, {.root = who == "--root", .host_network = host_network});
   return kai::serve(confined.spec, std::move(confined.klp));
 }

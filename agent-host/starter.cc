@@ -43,6 +43,7 @@ struct Work {
   starter::Job job;
   spec::SandboxSpec spec;
   Fd cgroup;  // v2 directory
+  Fd private_data;
   std::vector<Fd> descriptors;
   sandbox::Setup setup;
 };
@@ -61,7 +62,8 @@ Result<spec::SandboxSpec> read_spec(const Fd& memfd) {
 
 Result<> take_apart(Packet packet, Work& work) {
   if (!work.job.ParseFromString(packet.bytes)) return failure("not a job");
-  const std::size_t fixed = 5 + (work.job.v2_group() ? 1U : 0U) + work.job.v1_groups();
+  const bool has_data = work.job.private_data() != starter::NONE;
+  const std::size_t fixed = 5 + (work.job.v2_group() ? 1U : 0U) + work.job.v1_groups() + (has_data ? 1U : 0U);
   if (packet.fds.size() < fixed) return failure("a descriptor is missing");
   auto spec = read_spec(packet.fds[0]);
   if (!spec) return tl::unexpected(spec.error());
@@ -75,13 +77,33 @@ Result<> take_apart(Packet packet, Work& work) {
   for (std::uint32_t group = 0; group < work.job.v1_groups(); ++group) {
     setup.v1_tasks.push_back(std::move(packet.fds[at++]));
   }
+  if (has_data) work.private_data = std::move(packet.fds[at++]);
   while (at < packet.fds.size()) work.descriptors.push_back(std::move(packet.fds[at++]));
   setup.drop_groups = work.job.uid_count() > 0;
   return {};
 }
 
+// As root the agent's ids are those of its range; as an ordinary user they are the caller's own.
+sandbox::Owner agent_on_host(const starter::Job& job) {
+  if (job.uid_count() == 0) return {geteuid(), getegid()};
+  return {job.uid_base() + sandbox::kAgentUid, job.uid_base() + sandbox::kAgentGid};
+}
+
 Result<> prepare_file_system(Work& work, sandbox::SystemMounts system) {
-  const sandbox::Sources sources{work.job.packages_dir(), work.job.program_dir(), work.job.sdk_dir()};
+  if (work.spec.unsandboxed()) {  // before the private data covers a part of the host
+    auto entries = sandbox::prepare_host_entries();
+    if (!entries) return tl::unexpected(entries.error());
+    work.setup.host_entries = std::move(*entries);
+  }
+  const sandbox::Owner agent = agent_on_host(work.job);
+  auto data = sandbox::PrivateData::open(work.job.private_data(), work.private_data, agent);
+  if (!data) return tl::unexpected(data.error());
+  const sandbox::Sources sources{.packages_dir = work.job.packages_dir(),
+                                 .program_dir = work.job.program_dir(),
+                                 .sdk_dir = work.job.sdk_dir(),
+                                 .private_data = std::move(*data),
+                                 .map_owners = work.job.uid_count() > 0,
+                                 .agent = agent};
   auto mounts = sandbox::prepare_mounts(work.spec, sources, work.descriptors, std::move(system));
   if (!mounts) return tl::unexpected(mounts.error());
   work.setup.mounts = std::move(*mounts);
@@ -100,23 +122,24 @@ Result<> prepare_file_system(Work& work, sandbox::SystemMounts system) {
   _exit(0);
 }
 
-Confined confine(Work work, Fd channel, const Fd& go) {
+Confined confine(Work work, Fd channel, const Fd& go, Apply apply) {
   char byte = 0;
   if (read(go.get(), &byte, 1) != 1) _exit(1);  // the starter failed, and said so
   work.setup.report = std::move(channel);
   work.setup.spec = &work.spec;
-  if (auto done = sandbox::apply(work.setup); !done) {
+  if (auto done = apply(work.setup); !done) {
     report_and_exit(work.setup.report, {done.error().step, done.error().error});
   }
   starter::Report report;
   report.set_verified(true);
+  for (const std::string& layer : work.setup.degraded) report.add_degraded(layer);
   if (auto sent = send_packet(work.setup.report.get(), report.SerializeAsString()); !sent) _exit(1);
   return Confined{std::move(work.spec), std::move(work.setup.klp)};
 }
 
 }  // namespace
 
-Confined start_agent(int channel_number, bool root) {
+Confined start_agent(int channel_number, const StarterOptions& options, Apply apply) {
   Fd channel(channel_number);
   (void)fcntl(channel.get(), F_SETFD, FD_CLOEXEC);
   Work work;
@@ -124,7 +147,8 @@ Confined start_agent(int channel_number, bool root) {
   std::optional<Failure> fault;
   auto host = sandbox::namespace_ids();
   if (!host) fault = Failure{"starter", host.error()};
-  if (auto done = sandbox::enter_starter_namespaces(root); !done) fault = Failure{"starter namespaces", done.error()};
+  if (auto done = sandbox::enter_starter_namespaces(options.root, options.host_network); !done)
+    fault = Failure{"starter namespaces", done.error()};
   auto devices = sandbox::prepare_devices();
   if (!fault && !devices) fault = Failure{"devices", devices.error()};
 
@@ -145,7 +169,7 @@ Confined start_agent(int channel_number, bool root) {
   if (!child) report_and_exit(channel, {"clone3", child.error()});
   if (*child > 0) finish_starter(*child, work, channel, std::move(go->second));
   go->second.reset();
-  return confine(std::move(work), std::move(channel), go->first);
+  return confine(std::move(work), std::move(channel), go->first, apply);
 }
 
 }  // namespace kai

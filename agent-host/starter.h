@@ -5,6 +5,7 @@
 
 #include "base/fd.h"
 #include "proto/sandbox_spec.pb.h"
+#include "sandbox/apply.h"
 
 namespace kai {
 
@@ -14,7 +15,16 @@ struct Confined {
   Fd klp;
 };
 
+/// How the keeper launched this starter.
+struct StarterOptions {
+  bool root = false;
+  bool host_network = false;  ///< no network namespace of its own: for specs with host_network or unsandboxed
+};
+
+/// What turns the new process into a confined one: sandbox::apply, but for tests that leave out a step.
+using Apply = tl::expected<void, sandbox::StepFailure> (*)(sandbox::Setup&);
+
 /// Returns only in the agent's process, confined and verified. The starter itself, and whatever fails, exits.
-Confined start_agent(int channel, bool root);
+Confined start_agent(int channel, const StarterOptions& options, Apply apply = sandbox::apply);
 
 }  // namespace kai

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/control_client.h"
+#include "bench/filter_cost.h"
 #include "bench/launches.h"
 #include "bench/raw_chain.h"
 #include "bench/report.h"
@@ -133,7 +134,34 @@ void measure_memory(ControlClient& client, const std::string& kind, const std::s
               runner);
 }
 
+void print_call(const Figure& figure) {
+  constexpr double kNanoseconds = 1000;
+  std::printf("%-36s median %9.1f ns   min %9.1f ns   n %zu\n", figure.name.c_str(), figure.median() * kNanoseconds,
+              figure.minimum() * kNanoseconds, figure.samples.size());
+}
+
+// In turns, as everything that is compared.
+void measure_filter() {
+  constexpr int kRounds = 9;
+  std::map<std::string, Figure> getpid, prctl;
+  for (int round = 0; round < kRounds; ++round) {
+    for (const char* profile : {"", "base", "node"}) {
+      const CallCost cost = must(cost_of_calls(profile));
+      const std::string under = *profile == 0 ? "no filter" : "profile " + std::string(profile);
+      getpid[profile].name = "getpid, " + under;
+      getpid[profile].samples.push_back(cost.getpid);
+      prctl[profile].name = "prctl, " + under;
+      prctl[profile].samples.push_back(cost.prctl);
+    }
+  }
+  for (const auto& [profile, figure] : getpid) print_call(figure);
+  print_ratio("getpid filtered / not", getpid["base"], getpid[""]);
+  for (const auto& [profile, figure] : prctl) print_call(figure);
+  print_ratio("prctl filtered / not", prctl["base"], prctl[""]);
+}
+
 int run(const std::string& socket, const std::string& program, const Agents& agents) {
+  measure_filter();
   ControlClient client = must(ControlClient::connect(socket));
   measure_starts(client, agents, program);
   for (const auto& [kind, agent] : agents) must(client.call(start_request(agent)));

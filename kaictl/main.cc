@@ -14,6 +14,7 @@
 #include "base/unix.h"
 #include "kaictl/arguments.h"
 #include "kaictl/commands.h"
+#include "kaictl/policy.h"
 #include "kaictl/run.h"
 #include "kaictl/socket_path.h"
 #include "proto/quiet.h"
@@ -32,6 +33,7 @@ struct CommandLine {
   bool purge = false;
   kai::LogsOptions logs;
   kai::RunOptions run;
+  std::string manifest, subject, connect;
 };
 
 using Action = std::function<Outcome<Answer>(const kai::Context&)>;
@@ -51,6 +53,7 @@ class Commands {
     define_agents();
     define_talk();
     define_run();
+    define_policies();
     define_about();
   }
   /// The action of the command that was given; empty for run and doctor, which have their own way out.
@@ -72,11 +75,12 @@ class Commands {
   void define_agents();
   void define_talk();
   void define_run();
+  void define_policies();
   void define_about();
 
   CLI::App& app_;
   CommandLine& line_;
-  Action action_;
+  Action action_, policy_action_;
 };
 
 void Commands::define_agents() {
@@ -150,6 +154,35 @@ void Commands::define_run() {
                ->type_name("SRC[:DST][:rw]"));
 }
 
+void Commands::define_policies() {
+  using Context = const kai::Context&;
+  CommandLine& line = line_;
+  CLI::App* const policy = command("policy", "what the operator's policies give and refuse, and why", Action());
+  policy->require_subcommand(1);
+  const auto below = [&](const std::string& name, const std::string& description, const Action& action) {
+    CLI::App* const added = policy->add_subcommand(name, description);
+    added->fallthrough();
+    // The outer command's callback comes after this one.
+    added->callback([this, action] { policy_action_ = action; });
+    add_timeout(added, "how long to wait (10)");
+    return added;
+  };
+  below("check", "say what a manifest would be granted, and what not, with the rule of each",
+        [&line](Context context) { return kai::policy_check(context, line.manifest); })
+      ->add_option("MANIFEST", line.manifest, "manifest, or a package directory")
+      ->required();
+  auto* explain = below("explain", "say what an agent may do, layer by layer, with the rule of each",
+                        [&line](Context context) { return kai::policy_explain(context, line.subject, line.connect); });
+  explain->add_option("ID|MANIFEST", line.subject, "id of an agent, or a manifest (with a slash, or .json, .yaml)")
+      ->required();
+  explain->add_option("--connect", line.connect, "only whether it might connect there, and why")
+      ->type_name("NAME:PORT");
+  policy->callback([this] { action_ = policy_action_; });
+  add_timeout(command("reload", "read configuration and policies again; on an error the old ones stay",
+                      [](Context context) { return kai::reload(context); }),
+              "how long to wait (10)");
+}
+
 void Commands::define_about() {
   using Context = const kai::Context&;
   command("doctor", "say what this machine offers, what is missing and how to get it; needs no kaid", Action());
@@ -170,7 +203,7 @@ int print(const Outcome<Answer>& answer, kai::OutputFormat format) {
   if (auto written = kai::write_all(STDOUT_FILENO, text); !written) {
     return kai::report(kai::local_failure("cannot write the answer", written.error()).value(), format);
   }
-  return kai::kExitDone;
+  return answer->exit_code;
 }
 
 bool knows(const CLI::App& app, const std::string& command) {

@@ -17,6 +17,7 @@ struct Answer {
   std::string text;
   std::string json;
   std::vector<std::string> warnings;  ///< for standard error, in text mode only
+  int exit_code = kExitDone;          ///< a command that found something says it by this
 };
 
 /// 5120 → "5.1s", 192000 → "3m 12s", 7500000 → "2h 5m", "4d 3h".

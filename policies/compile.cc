@@ -3,10 +3,10 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <array>
 #include <map>
 
-#include "base/text.h"
+#include "policies/decide.h"
+#include "policies/filters.h"
 #include "policies/layout.h"
 
 namespace kai {
@@ -28,24 +28,21 @@ const char* profile_of(RuntimeKind kind) {
   return "base";
 }
 
-/// Each profile is compiled once a process (about a millisecond); the program depends on the profile alone.
-const Result<std::string>& compiled_profile(const char* name) {
-  static const std::map<std::string, Result<std::string>, std::less<>> programs = [] {
-    std::map<std::string, Result<std::string>, std::less<>> made;
-    for (const char* each : {"base", "node", "python", "native"}) {
-      const SeccompProfile* profile = find_profile(each);
-      made.emplace(each, profile != nullptr ? compile_seccomp(*profile) : failure("no seccomp profile", each));
-    }
-    return made;
-  }();
-  return programs.find(name)->second;
+std::vector<std::string> extra_calls(const Policy& policy) {
+  constexpr std::string_view kSyscalls = "syscalls:";
+  std::vector<std::string> names;
+  for (const std::string& grant : policy.grants) {
+    if (grant.starts_with(kSyscalls)) names.push_back(grant.substr(kSyscalls.size()));
+  }
+  return names;
 }
 
-Result<> set_filter(spec::SandboxSpec& spec, const char* profile) {
-  const Result<std::string>& program = compiled_profile(profile);
-  if (!program) return tl::unexpected(program.error());
+Result<> set_filter(spec::SandboxSpec& spec, const char* profile, const std::vector<std::string>& calls) {
+  const auto filter = compiled_filter(profile, calls);
+  if (!filter) return tl::unexpected(filter.error());
   spec.set_profile(profile);
-  spec.set_seccomp(*program);
+  spec.set_seccomp(filter->notifying);
+  spec.set_seccomp_silent(filter->silent);
   return {};
 }
 
@@ -59,7 +56,8 @@ void set_limits(spec::SandboxSpec& spec, const Policy& policy) {
   const Limit values[] = {
       {RLIMIT_CORE, 0},  // a core dump would go to the host's core_pattern
       {RLIMIT_NOFILE, limits.open_files},
-      {RLIMIT_NPROC, limits.processes},  // per user namespace: holds even where there is no pids cgroup
+      // Per user namespace: holds where there is no pids cgroup; where there is one, that one is met first and tells.
+      {RLIMIT_NPROC, limits.processes + 1ULL},
       {RLIMIT_MSGQUEUE, 0},
       {RLIMIT_MEMLOCK, 64ULL << 10},  // a few keys
       {RLIMIT_NICE, 0},
@@ -79,12 +77,12 @@ void set_limits(spec::SandboxSpec& spec, const Policy& policy) {
 }
 
 /// What every sandbox has: id, limits, system mounts, environment.
-spec::SandboxSpec common_spec(const std::string& id, const Policy& policy) {
+spec::SandboxSpec common_spec(const std::string& id, const Policy& policy, bool with_hosts = false) {
   spec::SandboxSpec spec;
   spec.set_agent_id(id);
   spec.set_hostname(hostname_of(id));
   set_limits(spec, policy);
-  add_system_mounts(spec);
+  add_system_mounts(spec, with_hosts ? policy.network.hosts : std::map<std::string, std::string>{});
   spec.add_env("PATH=/usr/local/bin:/usr/bin:/bin");
   spec.add_env("HOME=/tmp");
   spec.add_env("TMPDIR=/tmp");
@@ -143,65 +141,30 @@ void set_environment(spec::SandboxSpec& spec, const Manifest& manifest) {
   if (manifest.runtime.kind == RuntimeKind::kPython) spec.add_env("PYTHONPATH=" + python_path);
 }
 
-std::string joined(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
-  return text;
-}
-
-/// The actions of `asked` that one of the policy's rules gives.
-std::vector<std::string> granted_actions(const Permission& asked, const Policy& policy) {
-  std::vector<std::string> granted;
-  for (const std::string& action : asked.actions) {
-    const bool given = std::any_of(policy.permissions.begin(), policy.permissions.end(), [&](const Permission& rule) {
-      return rule.resource == asked.resource && (rule.scope == "*" || rule.scope == asked.scope) &&
-             std::find(rule.actions.begin(), rule.actions.end(), action) != rule.actions.end();
-    });
-    if (given) granted.push_back(action);
+void set_mounts(spec::SandboxSpec& spec, const Manifest& manifest, const Policy& policy, const Package& package,
+                const Decisions& decisions) {
+  const auto is_tmp = [](const PathPlan& plan) { return plan.path == "/tmp"; };
+  const auto tmp = std::find_if(decisions.paths.begin(), decisions.paths.end(), is_tmp);
+  const bool lists_tmp = tmp != decisions.paths.end();
+  if (!decisions.unsandboxed && (!lists_tmp || tmp->kind != PathPlan::Kind::kHost)) {
+    add_tmp(spec, policy.limits, manifest.security.files.temp_file_access || lists_tmp);
   }
-  return granted;
-}
-
-void decide_permissions(const Manifest& manifest, const Policy& policy, Compiled& compiled) {
-  constexpr std::array<std::string_view, 5> kGoverned = {"file", "network", "agent", "topic", "memory"};
-  for (std::size_t at = 0; at < manifest.security.permissions.size(); ++at) {
-    const Permission& asked = manifest.security.permissions[at];
-    if (std::find(kGoverned.begin(), kGoverned.end(), asked.resource) == kGoverned.end()) {
-      compiled.permissions.push_back(asked);  // a label of the agent's own
-      continue;
-    }
-    Permission granted = asked;
-    granted.actions = granted_actions(asked, policy);
-    if (!granted.actions.empty()) compiled.permissions.push_back(granted);
-    if (granted.actions.size() == asked.actions.size()) continue;
-    compiled.trimmed.push_back(
-        {"/security/permissions/" + std::to_string(at),
-         asked.resource + (asked.scope.empty() ? "" : "/" + asked.scope) + " " + joined(asked.actions),
-         "policy " + policy.name + " has no rule that grants it; the operator can add one under permissions"});
+  if (!package.directory.empty()) {
+    spec::Mount& mount = *spec.add_mounts();
+    mount.set_kind(spec::Mount::PACKAGE);
+    mount.set_source(package.directory);
+    mount.set_target(std::string(kPackageDir));
+    mount.set_read_only(true);
   }
+  add_runner_mounts(spec, manifest.runtime.kind);
+  add_path_mounts(spec, decisions.paths, policy.limits, package.ephemeral);
 }
 
-void decide_network(const NetworkPolicy& network, Compiled& compiled) {
-  if (!network.allow_outbound) return;
-  compiled.trimmed.push_back(
-      {"/security/networkAccess/allowOutbound",
-       network.allowed_domains.empty() ? "outbound connections" : "connections to " + joined(network.allowed_domains),
-       "no network yet: egress is not in this version, the agent has only its own loopback"});
-}
-
-void decide_files(const FileAccessPolicy& files, const Policy& policy, Compiled& compiled) {
-  for (std::size_t at = 0; at < files.allowed_paths.size(); ++at) {
-    compiled.trimmed.push_back(
-        {"/security/fileAccess/allowedPaths/" + std::to_string(at), files.allowed_paths[at],
-         "backed by memory in this version, " + std::to_string(policy.limits.disk_mb) +
-             " MB for all of them, and empty at each start: keep nothing there that has to last"});
-  }
-}
-
-void decide_memory(Compiled& compiled) {
-  compiled.trimmed.push_back(
-      {"/memory", "a memory store",
-       "memory calls answer UNAVAILABLE in this version: keep state in files or in the process"});
+void set_network(spec::SandboxSpec& spec, const Policy& policy, const Decisions& decisions) {
+  spec.set_unsandboxed(decisions.unsandboxed);
+  spec.set_host_network(decisions.host_network || decisions.unsandboxed);
+  if (!decisions.host_network) return;
+  for (const std::uint16_t port : policy.network.ports) spec.add_tcp_ports(port);
 }
 
 }  // namespace
@@ -217,32 +180,45 @@ void set_variable(spec::SandboxSpec& spec, const std::string& variable) {
   }
 }
 
+std::vector<std::string> used_grants(const spec::SandboxSpec& spec, const Policy& policy) {
+  std::vector<std::string> used;
+  const auto add = [&](bool uses, const char* grant) {
+    if (uses && policy.grants_power(grant)) used.emplace_back(grant);
+  };
+  const bool writes = std::any_of(spec.mounts().begin(), spec.mounts().end(), [](const spec::Mount& mount) {
+    return mount.kind() == spec::Mount::HOST && !mount.read_only();
+  });
+  add(spec.unsandboxed(), "unsandboxed");
+  add(writes, "hostWrite");
+  add(spec.host_network() && !spec.unsandboxed(), "hostNetwork");
+  if (spec.unsandboxed()) return used;  // no filter that could let anything through
+  for (const std::string& call : extra_calls(policy)) used.push_back("syscalls:" + call);
+  return used;
+}
+
 Result<Compiled> compile(const Manifest& manifest, const Policy& policy, const Package& package) {
-  if (!manifest.security.sandbox && policy.sandbox) {
-    return failure("the manifest asks for security.sandbox: false, which policy " + policy.name +
-                   " does not allow: set it to true, or let the operator's policy for this agent say sandbox: false");
+  Decisions decisions = decide(manifest, policy, package.ephemeral);
+  Compiled compiled;
+  for (Verdict& verdict : decisions.verdicts) {
+    if (verdict.kind == Verdict::Kind::kRefused) return failure(verdict.reason);
+    auto& list = verdict.kind == Verdict::Kind::kTrimmed ? compiled.trimmed : compiled.granted;
+    list.push_back(std::move(verdict));
   }
-  Compiled compiled{.spec = common_spec(manifest.id, policy)};
+  compiled.permissions = std::move(decisions.permissions);
   spec::SandboxSpec& spec = compiled.spec;
-  if (auto done = set_filter(spec, profile_of(manifest.runtime.kind)); !done) return tl::unexpected(done.error());
+  // On the host's network there will be no egress that answers for policy.network.hosts: they go into the hosts file.
+  spec = common_spec(manifest.id, policy, decisions.host_network);
+  if (!decisions.unsandboxed) {
+    auto done = set_filter(spec, profile_of(manifest.runtime.kind), extra_calls(policy));
+    if (!done) return tl::unexpected(done.error());
+  }
   spec.set_agent_version(manifest.version);
   for (const std::string& capability : manifest.capabilities) spec.add_capabilities(capability);
   spec.set_manifest_json(manifest.json);
   spec.set_runner_protocol(manifest.runtime.protocol == Protocol::kRunner);
-
-  const FileAccessPolicy& files = manifest.security.files;
-  const bool lists_tmp =
-      std::find(files.allowed_paths.begin(), files.allowed_paths.end(), "/tmp") != files.allowed_paths.end();
-  add_tmp(spec, policy.limits, files.temp_file_access || lists_tmp);
-  if (!package.directory.empty()) {
-    spec::Mount& mount = *spec.add_mounts();
-    mount.set_kind(spec::Mount::PACKAGE);
-    mount.set_source(package.directory);
-    mount.set_target(std::string(kPackageDir));
-    mount.set_read_only(true);
-  }
-  add_runner_mounts(spec, manifest.runtime.kind);
-  add_private_mounts(spec, files, policy.limits);
+  spec.set_ephemeral(package.ephemeral);
+  set_network(spec, policy, decisions);
+  set_mounts(spec, manifest, policy, package, decisions);
 
   const std::string& entry = package.entry_override.empty() ? manifest.entry : package.entry_override;
   if (!entry.empty()) {  // empty for kaictl run --manifest: the caller puts its PROGRAM here
@@ -253,11 +229,7 @@ Result<Compiled> compile(const Manifest& manifest, const Policy& policy, const P
   }
   set_environment(spec, manifest);
   spec.set_cwd(package.directory.empty() ? "/tmp" : std::string(kPackageDir));
-
-  decide_files(files, policy, compiled);
-  decide_memory(compiled);
-  decide_permissions(manifest, policy, compiled);
-  decide_network(manifest.security.network, compiled);
+  compiled.grants = used_grants(spec, policy);
   return compiled;
 }
 
@@ -265,7 +237,7 @@ spec::SandboxSpec compile_run(const std::string& id, const Policy& policy, const
                               const std::vector<std::string>& env) {
   spec::SandboxSpec spec = common_spec(id, policy);
   // Should the filter be missing, the spec stays without one and sandbox/apply refuses it: no filter, no start.
-  (void)set_filter(spec, "base");
+  (void)set_filter(spec, "base", extra_calls(policy));
   add_tmp(spec, policy.limits, true);
   for (const std::string& word : argv) spec.add_argv(word);
   for (const std::string& variable : env) set_variable(spec, variable);

@@ -24,8 +24,8 @@ struct Verdict {
 
 struct Compiled {
   spec::SandboxSpec spec;
-  std::vector<Verdict> trimmed;   ///< what was asked and not given, or given in another way
-  std::vector<Verdict> granted;   ///< the rest of what was asked
+  std::vector<Verdict> trimmed;     ///< what was asked and not given, or given in another way
+  std::vector<Verdict> granted;     ///< the rest of what was asked
   std::vector<std::string> grants;  ///< the powers of the policy's grants that this sandbox uses: logged at each start
   std::vector<Permission> permissions;  ///< granted; labels of the manifest that no rule governs are told as they are
 };
@@ -34,6 +34,7 @@ struct Compiled {
 struct Package {
   std::string directory;       ///< name below STATE/packages; empty: none (kaictl run)
   std::string entry_override;  ///< what is run instead of entry, inside the package: ".kai/main.mjs" for TypeScript
+  bool ephemeral = false;      ///< kaictl run: what would be private data is memory, and goes with the instance
 };
 
 /// An error only where the start has to be refused (sandbox: false without leave).
@@ -43,32 +44,11 @@ Result<Compiled> compile(const Manifest& manifest, const Policy& policy, const P
 spec::SandboxSpec compile_run(const std::string& id, const Policy& policy, const std::vector<std::string>& argv,
                               const std::vector<std::string>& env);
 
+/// The grants of `policy` that `spec` makes use of, in its words: what Compiled.grants has, for compile_run's specs
+/// too.
+std::vector<std::string> used_grants(const spec::SandboxSpec& spec, const Policy& policy);
+
 /// Sets NAME=VALUE, in place of the same NAME: twice would mean one thing to getenv and another to a shell.
 void set_variable(spec::SandboxSpec& spec, const std::string& variable);
-
-/// One system call that a profile allows, as data from policies/profiles/*.yaml (every rule has a reason there).
-struct SyscallRule {
-  enum class Action { kAllow, kErrno };
-  struct Argument {  // all of a rule's arguments must hold; (value & mask) OP operand
-    unsigned index = 0;
-    enum class Op { kEqual, kNotEqual, kLess, kLessEqual, kGreater, kGreaterEqual, kMaskedEqual } op = Op::kEqual;
-    std::uint64_t value = 0;
-    std::uint64_t mask = ~0ULL;  // kMaskedEqual only
-  };
-  std::string name;  // of the system call
-  Action action = Action::kAllow;
-  int error_number = 0;
-  std::vector<Argument> arguments;
-};
-struct SeccompProfile {
-  std::string name;
-  std::vector<SyscallRule> rules;  // whatever is not named is refused with EPERM; calls newer than Linux 5.17: ENOSYS
-};
-
-/// base, node, python, native (design.md). nullptr: no such profile.
-const SeccompProfile* find_profile(std::string_view name);
-
-/// The profile as BPF (struct sock_filter[], x86_64 or aarch64 as built; another architecture kills the process).
-Result<std::string> compile_seccomp(const SeccompProfile& profile);
 
 }  // namespace kai

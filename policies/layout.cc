@@ -3,10 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <vector>
+
+#include "policies/manifest_formats.h"
 
 namespace kai {
 namespace {
+
+// Of all the memory that stands for private data in an ephemeral sandbox: what the keeper lets a tmpfs have.
+constexpr std::uint64_t kMaxMemoryDiskBytes = 16ULL << 30;
 
 bool is_alphanumeric(char c) {
   return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
@@ -29,6 +33,10 @@ bool is_inside(std::string_view path, std::string_view directory) {
   return path.size() > directory.size() && path.starts_with(directory) && path[directory.size()] == '/';
 }
 
+bool lists(const FileAccessPolicy& files, std::string_view path) {
+  return std::find(files.allowed_paths.begin(), files.allowed_paths.end(), path) != files.allowed_paths.end();
+}
+
 }  // namespace
 
 std::string hostname_of(std::string_view id) {
@@ -40,7 +48,7 @@ std::string hostname_of(std::string_view id) {
   return name.empty() ? "agent" : name;
 }
 
-void add_system_mounts(spec::SandboxSpec& spec) {
+void add_system_mounts(spec::SandboxSpec& spec, const std::map<std::string, std::string>& hosts) {
   add(spec, spec::Mount::SYSTEM, "/usr", "/usr");
   // Merged /usr, as every supported distribution has it.
   for (const std::string_view name : {"bin", "sbin", "lib", "lib64"}) {
@@ -56,7 +64,9 @@ void add_system_mounts(spec::SandboxSpec& spec) {
               "agent:x:1000:1000:agent:/tmp:/bin/sh\n"
               "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n");
   add_content(spec, "/etc/group", "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n");
-  add_content(spec, "/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 " + spec.hostname() + "\n");
+  std::string names = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 " + spec.hostname() + "\n";
+  for (const auto& [name, address] : hosts) names += address + " " + name + "\n";
+  add_content(spec, "/etc/hosts", std::move(names));
   add_content(spec, "/etc/hostname", spec.hostname() + "\n");
   // Nobody answers there before egress does: a lookup is refused at once instead of timing out.
   add_content(spec, "/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n");
@@ -64,6 +74,7 @@ void add_system_mounts(spec::SandboxSpec& spec) {
 }
 
 void add_tmp(spec::SandboxSpec& spec, const Limits& limits, bool full) {
+  full = full && limits.tmp_mb > 0;
   spec::Mount& mount = add(spec, spec::Mount::TMPFS, {}, "/tmp");
   mount.set_size_bytes(full ? std::uint64_t{limits.tmp_mb} << 20 : kBareTmpBytes);
   mount.set_inodes(full ? limits.inodes : kBareTmpInodes);
@@ -86,20 +97,53 @@ void add_runner_mounts(spec::SandboxSpec& spec, RuntimeKind kind) {
   }
 }
 
-void add_private_mounts(spec::SandboxSpec& spec, const FileAccessPolicy& files, const Limits& limits) {
-  std::vector<std::string> paths;
+std::vector<PathPlan> plan_paths(const FileAccessPolicy& files, const Policy& policy) {
+  std::vector<PathPlan> plans;
   for (const std::string& path : files.allowed_paths) {
-    const bool covered =
-        path == "/tmp" || std::any_of(files.allowed_paths.begin(), files.allowed_paths.end(),
-                                      [&](const std::string& other) { return is_inside(path, other); });
-    // Inside a listed /tmp is inside the tmpfs that is there anyway.
-    if (!covered) paths.push_back(path);
+    PathPlan plan{.path = path, .read_only = files.read_only};
+    const auto mapped = policy.files.find(path);
+    const bool is_mapped = mapped != policy.files.end();
+    // /tmp is fresh memory in which the agent has not been yet: what stands inside it can be mounted safely.
+    const auto outer = std::find_if(files.allowed_paths.begin(), files.allowed_paths.end(), [&](const auto& other) {
+      return is_inside(path, other) && (other != "/tmp" || policy.files.contains(other));
+    });
+    if (manifest::allowed_path_fault(path) != nullptr) {
+      plan.kind = PathPlan::Kind::kReserved;
+    } else if (outer != files.allowed_paths.end()) {
+      plan.kind = is_mapped ? PathPlan::Kind::kHidden : PathPlan::Kind::kInside;
+      plan.inside = *outer;
+    } else if (is_mapped) {
+      plan.kind = PathPlan::Kind::kHost;
+      plan.host = &mapped->second;
+      plan.read_only = files.read_only || !mapped->second.write || !policy.grants_power("hostWrite");
+    } else if (path == "/tmp" || (is_inside(path, "/tmp") && lists(files, "/tmp"))) {
+      plan.kind = PathPlan::Kind::kTmp;
+    } else if (policy.limits.disk_mb == 0) {
+      plan.kind = PathPlan::Kind::kNoDisk;
+    }
+    plans.push_back(std::move(plan));
   }
-  for (const std::string& path : paths) {
-    spec::Mount& mount = add(spec, spec::Mount::PRIVATE, private_directory_name(path), path);
-    mount.set_read_only(files.read_only);
-    mount.set_size_bytes((std::uint64_t{limits.disk_mb} << 20) / paths.size());
-    mount.set_inodes(limits.inodes / paths.size());
+  return plans;
+}
+
+void add_path_mounts(spec::SandboxSpec& spec, const std::vector<PathPlan>& plans, const Limits& limits,
+                     bool ephemeral) {
+  const auto count = static_cast<std::uint64_t>(std::count_if(
+      plans.begin(), plans.end(), [](const PathPlan& plan) { return plan.kind == PathPlan::Kind::kPrivate; }));
+  const std::uint64_t bytes = std::uint64_t{limits.disk_mb} << 20;
+  for (const PathPlan& plan : plans) {
+    if (plan.kind == PathPlan::Kind::kHost) {
+      add(spec, spec::Mount::HOST, plan.host->host, plan.path).set_read_only(plan.read_only);
+    } else if (plan.kind == PathPlan::Kind::kPrivate && ephemeral) {
+      spec::Mount& mount = add(spec, spec::Mount::TMPFS, {}, plan.path);
+      mount.set_read_only(plan.read_only);
+      mount.set_size_bytes(std::min(bytes, kMaxMemoryDiskBytes) / count);
+      mount.set_inodes(std::max<std::uint64_t>(limits.inodes / count, 1));
+    } else if (plan.kind == PathPlan::Kind::kPrivate) {
+      add(spec, spec::Mount::PRIVATE, private_directory_name(plan.path), plan.path).set_read_only(plan.read_only);
+      spec.mutable_disk()->set_size_bytes(bytes);
+      spec.mutable_disk()->set_inodes(limits.inodes);
+    }
   }
 }
 

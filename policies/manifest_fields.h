@@ -15,21 +15,15 @@
 #include <nlohmann/json.hpp>
 
 #include "policies/manifest.h"
+#include "policies/wording.h"
 
 namespace kai::manifest {
 
 using Json = nlohmann::ordered_json;  // faults are reported in the document's order
 
-/// `text` in quotes for a message: escaped, and cut after 64 characters.
-std::string shown(std::string_view text);
-/// Characters (code points) of valid UTF-8.
-std::size_t length_of(std::string_view text);
 /// `parent` with one more token (RFC 6901). A token that is too long or not fit for a terminal is left out: the fault
 /// then points to the parent, and its message shows the name.
 std::string child_pointer(const std::string& parent, std::string_view token);
-/// The one of `words` that `word` was probably meant to be: one letter off, two neighbours swapped, or another case.
-std::optional<std::string_view> suggestion(std::string_view word, std::span<const std::string_view> words);
-
 /// A value and where it is. `order` has its position at each level, by which faults are sorted.
 struct Place {
   const Json* value = nullptr;

@@ -66,7 +66,7 @@ enum class Unsigned { kNever, kLocal };
 struct Policy {
   std::string name;            ///< shown in status and list
   std::string agent_id = "*";  ///< glob (* and ?) on the agent's id
-  bool sandbox = true;         ///< false: the manifest may ask for sandbox: false, which needs the grant unsandboxed too
+  bool sandbox = true;  ///< false: the manifest may ask for sandbox: false, which needs the grant unsandboxed too
   bool auto_restart = true;
   std::uint32_t max_crashes = 5;
   std::chrono::milliseconds crash_window{600'000};

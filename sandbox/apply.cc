@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "sandbox/confine.h"
+#include "sandbox/landlock.h"
 #include "sandbox/mounts.h"
 #include "sandbox/namespaces.h"
 #include "sandbox/verify.h"
@@ -25,39 +26,49 @@ Result<> die_with_keeper(Setup&) {
 }
 
 constexpr std::array kSteps = {
-    Step{"session", [](Setup&) { return leave_session(); },
+    Step{"session", For::kEvery, [](Setup&) { return leave_session(); },
          "first: from here on no terminal, job control or key of whoever started kaid reaches this process"},
-    Step{"cgroup", [](Setup& setup) { return enter_cgroups(setup.v1_tasks); },
+    Step{"cgroup", For::kEvery, [](Setup& setup) { return enter_cgroups(setup.v1_tasks); },
          "before anything is allocated that has to be charged; needs CAP_SYS_ADMIN for its namespace"},
-    Step{"ids", [](Setup& setup) { return become_agent(setup.drop_groups); },
+    Step{"ids", For::kEvery, [](Setup& setup) { return become_agent(setup.drop_groups); },
          "after the groups are joined, before files are made: the root's files shall belong to the agent's range"},
-    Step{"dumpable", forget_host_addresses,
+    Step{"dumpable", For::kEvery, forget_host_addresses,
          "after the id maps were written (before, an ordinary user's starter could not write them); setresuid resets "
          "it"},
-    Step{"hostname", [](Setup& setup) { return set_host_name(setup.spec->hostname()); },
+    Step{"hostname", For::kEvery, [](Setup& setup) { return set_host_name(setup.spec->hostname()); },
          "while CAP_SYS_ADMIN is there"},
-    Step{"root", [](Setup& setup) { return build_root(*setup.spec, setup.mounts, setup.devices); },
+    Step{"root", For::kSandboxed, [](Setup& setup) { return build_root(*setup.spec, setup.mounts, setup.devices); },
          "while CAP_SYS_ADMIN is there; the detached mounts were made outside"},
-    Step{"descriptors",
+    Step{"host_root", For::kUnsandboxed,
+         [](Setup& setup) { return build_host_root(*setup.spec, setup.mounts, setup.host_entries); },
+         "in place of root, by the operator's grant: the host's files, with the program's own beside them"},
+    Step{"descriptors", For::kEvery,
          [](Setup& setup) {
            return settle_descriptors(setup.standard_input, setup.standard_output, setup.standard_error, setup.klp,
                                      setup.report);
          },
          "after the last use of a host descriptor: what stays open is exactly 0 to 4"},
-    Step{"rlimits", [](Setup& setup) { return set_rlimits(*setup.spec); },
+    Step{"rlimits", For::kEvery, [](Setup& setup) { return set_rlimits(*setup.spec); },
          "after everything that needs memory, files or processes of its own"},
-    Step{"capabilities", [](Setup&) { return drop_capabilities(); },
+    Step{"capabilities", For::kEvery, [](Setup&) { return drop_capabilities(); },
          "after the last privileged step; before the filter, which refuses capset"},
-    Step{"no_new_privs", [](Setup&) { return set_no_new_privs(); }, "the filter needs it (seccomp(2))"},
-    Step{"parent_death", die_with_keeper,
+    Step{"no_new_privs", For::kEvery, [](Setup&) { return set_no_new_privs(); }, "the filter needs it (seccomp(2))"},
+    Step{"parent_death", For::kEvery, die_with_keeper,
          "after the last change of ids, which clears it; before the filter, which refuses to change it back"},
-    Step{"seccomp", [](Setup& setup) { return load_seccomp(setup.spec->seccomp()); },
+    Step{"landlock", For::kSandboxed, enter_landlock,
+         "needs no_new_privs; after the root is built, as it names places in it; before the filter, which refuses it"},
+    Step{"seccomp", For::kSandboxed,
+         [](Setup& setup) { return load_seccomp(*setup.spec, setup.report, setup.degraded); },
          "last: it refuses what the steps above needed"},
-    Step{"verify", [](Setup& setup) { return verify(setup); },
+    Step{"verify", For::kEvery, [](Setup& setup) { return verify(setup); },
          "what the kernel says now is believed, not what the steps returned"},
 };
 
 }  // namespace
+
+bool Step::applies(const Setup& setup) const {
+  return which == For::kEvery || (which == For::kUnsandboxed) == setup.spec->unsandboxed();
+}
 
 std::span<const Step> steps() {
   return kSteps;
@@ -65,6 +76,7 @@ std::span<const Step> steps() {
 
 tl::expected<void, StepFailure> apply(Setup& setup) {
   for (const Step& step : kSteps) {
+    if (!step.applies(setup)) continue;
     if (auto done = step.run(setup); !done) return tl::unexpected(StepFailure{step.name, done.error()});
   }
   return {};

@@ -7,10 +7,16 @@
 
 namespace kai::sandbox {
 
+/// Which sandboxes a step is for: the grant `unsandboxed` leaves out the host-facing layers.
+enum class For { kEvery, kSandboxed, kUnsandboxed };
+
 struct Step {
   const char* name;  ///< what kaictl and the log call it when it fails
+  For which;
   Result<> (*run)(Setup& setup);
   const char* why_here;
+
+  [[nodiscard]] bool applies(const Setup& setup) const;
 };
 
 /// The table, in order.

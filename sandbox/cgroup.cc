@@ -11,117 +11,24 @@
 #include <charconv>
 #include <memory>
 #include <optional>
+#include <sstream>
 #include <string_view>
 
 #include "base/unix.h"
+#include "sandbox/hierarchies.h"
 
 namespace kai::sandbox {
 namespace {
 
 constexpr std::uint32_t kCpuPeriodUs = 100'000;
+constexpr std::size_t kMaxListed = 4096;  // processes of one tree that are looked at one by one
 // v1 controllers that carry limits, and cpuacct, which counts the time.
 constexpr std::array kV1Controllers = {"memory", "cpu", "cpuacct", "pids"};
 
-template <typename Visit>
-void for_each_line(std::string_view text, Visit visit) {
-  while (!text.empty()) {
-    const std::size_t end = text.find('\n');
-    visit(text.substr(0, end));
-    if (end == std::string_view::npos) return;
-    text.remove_prefix(end + 1);
-  }
-}
-
-std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  for (;;) {
-    const std::size_t at = text.find(separator);
-    parts.push_back(text.substr(0, at));
-    if (at == std::string_view::npos) return parts;
-    text.remove_prefix(at + 1);
-  }
-}
-
-bool lists(std::string_view list, std::string_view word, char separator) {
-  const auto parts = split(list, separator);
-  return std::find(parts.begin(), parts.end(), word) != parts.end();
-}
-
-struct Hierarchy {
-  std::string mount;                     // where it is mounted
-  std::string own;                       // the group of this process in it, "/" or "/a/b"
-  std::vector<std::string> controllers;  // v1 only
-};
-
-struct Hierarchies {
-  std::optional<Hierarchy> v2;
-  std::vector<Hierarchy> v1;
-
-  [[nodiscard]] const Hierarchy* with(std::string_view controller) const {
-    for (const auto& hierarchy : v1) {
-      for (const auto& name : hierarchy.controllers) {
-        if (name == controller) return &hierarchy;
-      }
-    }
-    return nullptr;
-  }
-};
-
-// mountinfo: … root mount-point … - fstype source super-options (proc_pid_mountinfo(5)).
-void read_mounts(std::string_view table, Hierarchies& found) {
-  for_each_line(table, [&](std::string_view line) {
-    const std::size_t dash = line.find(" - ");
-    if (dash == std::string_view::npos) return;
-    const auto left = split(line.substr(0, dash), ' ');
-    const auto right = split(line.substr(dash + 3), ' ');
-    if (left.size() < 5 || right.size() < 3) return;
-    if (right[0] == "cgroup2" && !found.v2) found.v2 = Hierarchy{std::string(left[4]), "/", {}};
-    if (right[0] != "cgroup") return;
-    Hierarchy hierarchy{std::string(left[4]), "/", {}};
-    for (const auto option : split(right[2], ',')) hierarchy.controllers.emplace_back(option);
-    found.v1.push_back(std::move(hierarchy));
-  });
-}
-
-// /proc/self/cgroup: id:controllers:path; v2 is "0::path" (cgroups(7)).
-void read_own_groups(std::string_view table, Hierarchies& found) {
-  for_each_line(table, [&](std::string_view line) {
-    const std::size_t first = line.find(':');
-    const std::size_t second = line.find(':', first + 1);
-    if (second == std::string_view::npos) return;
-    const std::string_view controllers = line.substr(first + 1, second - first - 1);
-    const std::string path(line.substr(second + 1));
-    if (controllers.empty()) {
-      if (found.v2) found.v2->own = path;
-      return;
-    }
-    for (auto& hierarchy : found.v1) {
-      const auto& names = hierarchy.controllers;
-      const bool same = std::any_of(names.begin(), names.end(),
-                                    [&](const std::string& name) { return lists(controllers, name, ','); });
-      if (same) hierarchy.own = path;
-    }
-  });
-}
-
-Result<Hierarchies> find_hierarchies() {
-  auto mounts = read_file("/proc/self/mountinfo");
-  if (!mounts) return tl::unexpected(mounts.error());
-  auto own = read_file("/proc/self/cgroup");
-  if (!own) return tl::unexpected(own.error());
-  Hierarchies found;
-  read_mounts(*mounts, found);
-  read_own_groups(*own, found);
-  return found;
-}
-
-std::string join(const std::string& directory, const std::string& name) {
-  return directory.ends_with('/') ? directory + name : directory + "/" + name;
-}
-
-std::string place(const Hierarchy& hierarchy) {
-  return hierarchy.own == "/" ? hierarchy.mount : hierarchy.mount + hierarchy.own;
-}
+// All agents together weigh half of what any other group beside them does (the default is 100; v1: 1024 shares), so
+// that the host stays usable when they are busy. Among themselves they are equal, each with its own quota.
+constexpr const char* kWeight = "50";
+constexpr const char* kShares = "512";
 
 Result<> make_group(const std::string& path) {
   if (mkdir(path.c_str(), 0755) < 0 && errno != EEXIST) return errno_failure("mkdir", path);
@@ -217,6 +124,27 @@ std::vector<Setting> v1_settings(std::string_view controller, const spec::Cgroup
   return {};
 }
 
+// A *.events file to be polled for EPOLLPRI: quiet from here on, as poll(2) compares with what the last read saw
+// (fs/kernfs/file.c, kernfs_generic_poll).
+Result<Fd> watch_events(const std::string& path) {
+  Fd events(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!events) return errno_failure("open", path);
+  char seen[256];
+  if (pread(events.get(), seen, sizeof seen, 0) < 0) return errno_failure("read", path);
+  return events;
+}
+
+/// Whether a disk is scheduled by BFQ, the only scheduler that knows v1's weights.
+bool any_disk_has_bfq() {
+  const std::unique_ptr<DIR, int (*)(DIR*)> disks(opendir("/sys/block"), closedir);
+  if (!disks) return false;
+  while (const dirent* entry = readdir(disks.get())) {
+    const auto schedulers = read_file("/sys/block/" + std::string(entry->d_name) + "/queue/scheduler");
+    if (schedulers && schedulers->find("[bfq]") != std::string::npos) return true;
+  }
+  return false;
+}
+
 // v1's own way to be told (Documentation/admin-guide/cgroup-v1/memory.rst, 10. OOM Control).
 Result<Fd> watch_oom(const std::string& group) {
   Fd event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -255,6 +183,15 @@ CgroupUsage AgentCgroup::usage() const {
   return usage;
 }
 
+std::vector<pid_t> AgentCgroup::processes() const {
+  std::vector<pid_t> processes;
+  const auto listed = read_file(v2_path_ + "/cgroup.procs");
+  if (!listed) return processes;
+  std::istringstream lines(*listed);
+  for (pid_t pid = 0; processes.size() < kMaxListed && lines >> pid;) processes.push_back(pid);
+  return processes;
+}
+
 Result<> AgentCgroup::limit(const spec::Cgroup& limits) const {
   if (v1_paths_.empty()) return apply_settings(v2_path_, v2_settings(limits));
   for (const auto& [controller, path] : v1_paths_) {
@@ -271,6 +208,8 @@ Result<> AgentCgroup::remove() {
   v2_.reset();
   v1_tasks_.clear();
   oom_event_.reset();
+  pids_event_.reset();
+  memory_event_.reset();
   for (const auto& [controller, path] : v1_paths_) {
     if (rmdir(path.c_str()) < 0 && errno != ENOENT) return errno_failure("rmdir", path);
   }
@@ -303,8 +242,25 @@ Result<> CgroupTree::open_v2(const std::string& name, bool root, const std::stri
   const std::string parent = v2_base_.substr(0, v2_base_.rfind('/'));
   if (auto done = write_file(parent + "/cgroup.subtree_control", "+memory +cpu +pids"); !done) return done;
   if (auto done = write_file(v2_base_ + "/cgroup.subtree_control", "+memory +cpu +pids"); !done) return done;
+  if (auto done = write_file(join(v2_base_, "cpu.weight"), kWeight); !done) return done;
+  // Only where the kernel has it: without, disks are shared by whoever asks.
+  (void)write_file(parent + "/cgroup.subtree_control", "+io");
+  weighs_io_ = write_file(join(v2_base_, "io.weight"), kWeight).has_value() ||
+               write_file(join(v2_base_, "io.bfq.weight"), kWeight).has_value();
   backend_ = Backend::kV2;
   return {};
+}
+
+// One group for all agents, as only their weight together matters.
+void CgroupTree::open_v1_io(const std::string& name, const std::string& place) {
+  if (!any_disk_has_bfq()) return;
+  const std::string base = join(place, name);
+  if (!make_group(base)) return;
+  weighs_io_ = write_file(base + "/blkio.bfq.weight", kWeight).has_value();
+  if (weighs_io_)
+    v1_io_base_ = base;
+  else
+    (void)rmdir(base.c_str());
 }
 
 Result<> CgroupTree::open_v1(const std::string& name) {
@@ -321,7 +277,11 @@ Result<> CgroupTree::open_v1(const std::string& name) {
     // Two controllers in one hierarchy (cpu,cpuacct) share a group; each keeps its own entry for its limits.
     bases.emplace_back(controller, base);
     if (!known) sweep(base);
+    if (controller == std::string_view("cpu")) {
+      if (auto done = write_file(base + "/cpu.shares", kShares); !done) return done;
+    }
   }
+  if (const Hierarchy* io = found->with("blkio")) open_v1_io(name, place(*io));
   v2_base_ = join(place(*found->v2), name);
   if (auto done = make_group(v2_base_); !done) return done;
   sweep(v2_base_);
@@ -364,10 +324,27 @@ Result<AgentCgroup> CgroupTree::create(const std::string& leaf) const {
       if (shared) continue;
       group.v1_tasks_.emplace_back(::open((path + "/tasks").c_str(), O_WRONLY | O_CLOEXEC));
       if (!group.v1_tasks_.back()) return errno_failure("open", path + "/tasks");
+      if (controller == "pids") {
+        auto events = watch_events(path + "/pids.events");
+        if (!events) return tl::unexpected(events.error());
+        group.pids_event_ = std::move(*events);
+      }
       if (controller != "memory") continue;
       auto event = watch_oom(path);
       if (!event) return tl::unexpected(event.error());
       group.oom_event_ = std::move(*event);
+    }
+    if (!v1_io_base_.empty()) {
+      group.v1_tasks_.emplace_back(::open((v1_io_base_ + "/tasks").c_str(), O_WRONLY | O_CLOEXEC));
+      if (!group.v1_tasks_.back()) return errno_failure("open", v1_io_base_ + "/tasks");
+    }
+    if (v1_bases_.empty()) {
+      auto pids = watch_events(group.v2_path_ + "/pids.events");
+      if (!pids) return tl::unexpected(pids.error());
+      group.pids_event_ = std::move(*pids);
+      auto memory = watch_events(group.v2_path_ + "/memory.events");
+      if (!memory) return tl::unexpected(memory.error());
+      group.memory_event_ = std::move(*memory);
     }
     group.v2_.reset(::open(group.v2_path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     return group.v2_ ? Result<>{} : errno_failure("open", group.v2_path_);
@@ -381,6 +358,7 @@ Result<AgentCgroup> CgroupTree::create(const std::string& leaf) const {
 
 void CgroupTree::remove() {
   for (const auto& [controller, path] : v1_bases_) (void)rmdir(path.c_str());
+  if (!v1_io_base_.empty()) (void)rmdir(v1_io_base_.c_str());
   if (!v2_base_.empty()) (void)rmdir(v2_base_.c_str());
   if (!v2_keeper_.empty()) {
     // The leaf is empty only when this process has left it, which a group with controllers does not let it.
@@ -389,6 +367,7 @@ void CgroupTree::remove() {
     if (write_file(own + "/cgroup.procs", "0")) (void)rmdir(v2_keeper_.c_str());
   }
   v1_bases_.clear();
+  v1_io_base_.clear();
   v2_base_.clear();
   v2_keeper_.clear();
 }

@@ -5,6 +5,8 @@
 // and the keeper is root, in an own one at the top. Groups of others are never touched.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -38,6 +40,12 @@ class AgentCgroup {
   /// Readable when the tree ran into its memory limit and the kernel ended one process of it: v1 cannot end the whole
   /// tree, as memory.oom.group does on v2, so that is left to whoever watches this. -1: not needed.
   [[nodiscard]] int oom_event_fd() const { return oom_event_.get(); }
+  /// `pids.events` of the tree: EPOLLPRI when a fork was refused at the pids limit. Until it is read again (pread at 0,
+  /// which makes it quiet) it stays ready. v1 kernels since 6.11 count but do not wake (kernel/cgroup/pids.c notifies a
+  /// file that v1 does not have), so who needs to know looks at usage() from time to time as well. -1: no limits here.
+  [[nodiscard]] int pids_event_fd() const { return pids_event_.get(); }
+  /// `memory.events` in the same way (`max`, `oom`, `oom_kill`). -1: v1, which has oom_event_fd().
+  [[nodiscard]] int memory_event_fd() const { return memory_event_.get(); }
 
   /// Sets every limit; has to come before a process enters.
   Result<> limit(const spec::Cgroup& limits) const;
@@ -47,6 +55,8 @@ class AgentCgroup {
     v1_tasks_.clear();
   }
   [[nodiscard]] CgroupUsage usage() const;
+  /// The tree's processes as they are now, at most some thousands.
+  [[nodiscard]] std::vector<pid_t> processes() const;
   /// SIGKILL to every process in the tree (cgroup.kill, Linux 5.14).
   Result<> kill() const;
   /// rmdir(2) of every group; EBUSY: call again later.
@@ -58,7 +68,7 @@ class AgentCgroup {
   std::vector<std::pair<std::string, std::string>> v1_paths_;  // controller, path
   Fd v2_;
   std::vector<Fd> v1_tasks_;
-  Fd oom_event_;
+  Fd oom_event_, pids_event_, memory_event_;
 };
 
 /// The keeper's own place in the hierarchies.
@@ -74,6 +84,9 @@ class CgroupTree {
   [[nodiscard]] Backend backend() const { return backend_; }
   [[nodiscard]] const char* backend_name() const;
   [[nodiscard]] const std::string& why_none() const { return why_none_; }
+  /// All agents together have half the weight of others at the disks. False where the kernel or the disks' schedulers
+  /// do not know weights; at the processors they have it always.
+  [[nodiscard]] bool weighs_io() const { return weighs_io_; }
 
   /// Makes the groups of one agent, without limits yet: this is the slow part, and can be done ahead of a start.
   Result<AgentCgroup> create(const std::string& leaf) const;
@@ -83,9 +96,12 @@ class CgroupTree {
  private:
   Result<> open_v2(const std::string& name, bool root, const std::string& mount);
   Result<> open_v1(const std::string& name);
+  void open_v1_io(const std::string& name, const std::string& place);
 
   Backend backend_ = Backend::kNone;
   std::string why_none_;
+  bool weighs_io_ = false;
+  std::string v1_io_base_;  // shared by all agents; empty: none
   std::string v2_base_;
   std::string v2_keeper_;  // leaf that the keeper moved itself to; empty: it stayed where it was
   std::vector<std::pair<std::string, std::string>> v1_bases_;  // controller, path

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <climits>
 #include <cstring>
@@ -19,9 +20,33 @@
 #include <vector>
 
 #include "base/unix.h"
+#include "proto/starter.pb.h"
 #include "sandbox/setup.h"
 
 namespace kai::sandbox {
+namespace {
+
+constexpr std::string_view kSeccompNotify = "seccompNotify";
+
+/// The listener where `flags` ask for one; else an empty descriptor.
+Result<Fd> install_filter(std::string_view program, unsigned flags) {
+  if (program.empty() || program.size() % sizeof(sock_filter) != 0 ||
+      program.size() / sizeof(sock_filter) > BPF_MAXINSNS) {
+    return failure("seccomp program of an impossible size:", std::to_string(program.size()));
+  }
+  std::vector<sock_filter> instructions(program.size() / sizeof(sock_filter));
+  std::memcpy(instructions.data(), program.data(), program.size());
+  const sock_fprog filter{static_cast<unsigned short>(instructions.size()), instructions.data()};
+  const long result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter);
+  if (result < 0) return errno_failure("seccomp");
+  return flags == 0 ? Fd() : Fd(static_cast<int>(result));
+}
+
+}  // namespace
+
+bool may_miss(const spec::SandboxSpec& spec, std::string_view layer) {
+  return std::find(spec.degrade().begin(), spec.degrade().end(), layer) != spec.degrade().end();
+}
 
 Result<> leave_session() {
   if (setsid() < 0) return errno_failure("setsid");
@@ -76,16 +101,27 @@ Result<> set_no_new_privs() {
   return {};
 }
 
-Result<> load_seccomp(std::string_view program) {
-  if (program.empty() || program.size() % sizeof(sock_filter) != 0 ||
-      program.size() / sizeof(sock_filter) > BPF_MAXINSNS) {
-    return failure("seccomp program of an impossible size:", std::to_string(program.size()));
+Result<> load_seccomp(const spec::SandboxSpec& spec, const Fd& report, std::vector<std::string>& degraded) {
+  auto listener =
+      install_filter(spec.seccomp(), SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV);
+  // EINVAL: Linux before 5.19 does not know WAIT_KILLABLE_RECV, without which a signal makes a refused call start anew.
+  if (!listener && listener.error().error_number == EINVAL) {
+    listener = install_filter(spec.seccomp(), SECCOMP_FILTER_FLAG_NEW_LISTENER);
   }
-  std::vector<sock_filter> instructions(program.size() / sizeof(sock_filter));
-  std::memcpy(instructions.data(), program.data(), program.size());
-  const sock_fprog filter{static_cast<unsigned short>(instructions.size()), instructions.data()};
-  if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) < 0) return errno_failure("seccomp");
-  return {};
+  if (!listener) {
+    // EBUSY: whoever started kaid has a listener already, and the kernel lets a process have one. EINVAL: Linux < 5.0.
+    const int why = listener.error().error_number;
+    const bool none = why == EBUSY || why == EINVAL;
+    if (!none || !may_miss(spec, kSeccompNotify)) return tl::unexpected(listener.error());
+    const auto silent = install_filter(spec.seccomp_silent(), 0);
+    if (!silent) return tl::unexpected(silent.error());
+    degraded.emplace_back(kSeccompNotify);
+    return {};
+  }
+  starter::Report message;
+  message.set_listener(true);
+  const int fd = listener->get();
+  return send_packet(report.get(), message.SerializeAsString(), {&fd, 1});
 }
 
 Result<> settle_descriptors(Fd& input, Fd& output, Fd& error, Fd& klp, Fd& report) {

@@ -2,13 +2,18 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/fd.h"
 #include "base/result.h"
 #include "proto/sandbox_spec.pb.h"
 
 namespace kai::sandbox {
+
+/// Whether the operator's policy lets `layer` (contracts.md, degrade) be missing.
+bool may_miss(const spec::SandboxSpec& spec, std::string_view layer);
 
 /// Own session (and so no controlling terminal and no foreign process group) and own session keyring.
 Result<> leave_session();
@@ -29,8 +34,11 @@ Result<> drop_capabilities();
 /// PR_SET_NO_NEW_PRIVS: no setuid, setgid or file capability gives anything any more.
 Result<> set_no_new_privs();
 
-/// Installs a seccomp filter given as struct sock_filter[] bytes. Nothing that the filter refuses works after this.
-Result<> load_seccomp(std::string_view program);
+/// Installs the spec's filter, whose refusals are notifications, and sends its listener to the keeper on `report`
+/// (starter.Report.listener); the listener does not stay here. Where the kernel gives none and the spec's degrade has
+/// seccompNotify: the silent filter, with that name added to `degraded`. Nothing that the filter refuses works after
+/// this: a refused call would wait until somebody answers.
+Result<> load_seccomp(const spec::SandboxSpec& spec, const Fd& report, std::vector<std::string>& degraded);
 
 /// dup2s the agent's streams to 0 to 2, the KLP socket to 3 and the report socket to 4, and closes everything else.
 Result<> settle_descriptors(Fd& input, Fd& output, Fd& error, Fd& klp, Fd& report);

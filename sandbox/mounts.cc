@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <climits>
 #include <cstdint>
 #include <cstdlib>
 #include <utility>
@@ -29,87 +28,8 @@ constexpr std::uint64_t kReadOnly = kNoPrivilege | MOUNT_ATTR_RDONLY;
 constexpr std::uint64_t kRootBytes = 1 << 20;  // directories, links and the synthetic /etc files; read-only once built
 constexpr std::uint64_t kRootInodes = 1024;
 constexpr std::uint64_t kShmBytes = 64 << 20;  // POSIX semaphores and shared memory; charged to the agent's cgroup
-constexpr std::array kDeviceNames = {"null", "zero", "full", "random", "urandom"};
 // The root is attached here before the pivot: a directory that every host has, covered only in this namespace.
 constexpr const char* kStagingPoint = "/proc";
-
-/// A mount of what `opened`, an O_PATH descriptor, stands for. `source` is for messages.
-Result<PreparedMount> prepare_opened(const Fd& opened, const std::string& source, const std::string& target,
-                                     std::uint64_t attributes = kReadOnly) {
-  struct stat status {};
-  if (fstat(opened.get(), &status) < 0) return errno_failure("fstat", source);
-  const bool directory = S_ISDIR(status.st_mode);
-  if (!directory && !S_ISREG(status.st_mode)) return failure("neither a regular file nor a directory:", source);
-  auto tree = clone_mount(opened.get(), directory);
-  if (!tree) return tl::unexpected(Error{tree.error().what, tree.error().error_number, source});
-  if (auto done = restrict_mount(tree->get(), attributes, true); !done) return tl::unexpected(done.error());
-  return PreparedMount{.mount = std::move(*tree), .directory = directory, .skipped = false, .target = target};
-}
-
-Result<PreparedMount> prepare_path(int dir, const std::string& source, std::uint64_t resolve, const std::string& target,
-                                   std::uint64_t attributes = kReadOnly) {
-  const auto opened = open_at(dir, source, O_PATH, resolve);
-  if (!opened) return tl::unexpected(opened.error());
-  return prepare_opened(*opened, source, target, attributes);
-}
-
-Result<PreparedMount> prepare_below(const std::string& directory, const std::string& name, const std::string& target) {
-  const auto dir = open_at(AT_FDCWD, directory, O_PATH | O_DIRECTORY);
-  if (!dir) return tl::unexpected(dir.error());
-  return prepare_path(dir->get(), name, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS, target);
-}
-
-// A file that the operator's kaictl opened. Its mount may belong to another mount namespace, where open_tree(2) cannot
-// copy it: so the same file is opened again here by its path, and taken only if it is the same inode.
-Result<PreparedMount> prepare_descriptor(const Fd& fd, const std::string& target) {
-  std::array<char, PATH_MAX> path{};
-  const std::string link = "/proc/self/fd/" + std::to_string(fd.get());
-  if (readlink(link.c_str(), path.data(), path.size() - 1) < 0) return errno_failure("readlink", link);
-  struct stat given {};
-  if (fstat(fd.get(), &given) < 0) return errno_failure("fstat", path.data());
-  const auto again = open_at(AT_FDCWD, path.data(), O_PATH, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
-  if (!again) return tl::unexpected(again.error());
-  struct stat found {};
-  if (fstat(again->get(), &found) < 0) return errno_failure("fstat", path.data());
-  if (given.st_dev != found.st_dev || given.st_ino != found.st_ino) {
-    return failure("the file was replaced, or is on a mount that kaid does not see:", path.data());
-  }
-  return prepare_opened(*again, path.data(), target);
-}
-
-Result<PreparedMount> prepare(const spec::Mount& mount, const Sources& sources, const std::vector<Fd>& descriptors,
-                              SystemMounts& system) {
-  switch (mount.kind()) {
-    case spec::Mount::SYSTEM: {
-      if (auto ready = system.take(mount.source())) {
-        ready->target = mount.target();
-        return std::move(*ready);
-      }
-      // The host's own system directories may be reached through symlinks (/etc/localtime); root made them.
-      auto prepared = prepare_path(AT_FDCWD, mount.source(), RESOLVE_NO_MAGICLINKS, mount.target());
-      if (!prepared && mount.optional() && prepared.error().error_number == ENOENT) {
-        return PreparedMount{.skipped = true, .target = mount.target()};
-      }
-      return prepared;
-    }
-    case spec::Mount::STATE:
-      return prepare_path(AT_FDCWD, mount.source(), RESOLVE_NO_MAGICLINKS, mount.target(),
-                          kNoPrivilege | MOUNT_ATTR_NOEXEC);
-    case spec::Mount::PACKAGE:
-      return prepare_below(sources.packages_dir, mount.source(), mount.target());
-    case spec::Mount::PROGRAM: {
-      constexpr std::string_view kSdk = "sdk/";
-      const bool sdk = mount.source().starts_with(kSdk);
-      return prepare_below(sdk ? sources.sdk_dir : sources.program_dir,
-                           sdk ? mount.source().substr(kSdk.size()) : mount.source(), mount.target());
-    }
-    case spec::Mount::DESCRIPTOR:
-      if (mount.descriptor() >= descriptors.size()) return failure("a mount names a descriptor that did not come");
-      return prepare_descriptor(descriptors[mount.descriptor()], mount.target());
-    default:
-      return PreparedMount{.directory = true, .skipped = false, .target = mount.target()};
-  }
-}
 
 struct Tmpfs {
   std::uint64_t bytes = 0;
@@ -226,12 +146,13 @@ Result<> fill_dev(Root& root, std::vector<PreparedMount>& devices) {
 
 // subset=pid leaves only the processes: host-wide numbers, hardware, kernel configuration and /proc/sys are not there.
 // hidepid=ptraceable hides agent-host, which is not dumpable, from the agent.
-Result<> mount_proc(Root& root) {
+Result<> mount_proc(Root& root, bool whole = false) {
   const Fd context(static_cast<int>(syscall(SYS_fsopen, "proc", FSOPEN_CLOEXEC)));
   if (!context) return errno_failure("fsopen", "proc");
   constexpr std::array<std::pair<const char*, const char*>, 2> kOptions = {
       {{"subset", "pid"}, {"hidepid", "ptraceable"}}};
   for (const auto& [key, value] : kOptions) {
+    if (whole) break;  // unsandboxed
     if (syscall(SYS_fsconfig, context.get(), FSCONFIG_SET_STRING, key, value, 0) < 0) {
       return errno_failure("fsconfig proc", key);
     }
@@ -247,8 +168,7 @@ Result<> mount_proc(Root& root) {
 Result<> place(Root& root, const spec::Mount& mount, const PreparedMount& prepared) {
   if (prepared.skipped) return {};
   switch (mount.kind()) {
-    case spec::Mount::TMPFS:
-    case spec::Mount::PRIVATE: {
+    case spec::Mount::TMPFS: {
       std::uint64_t attributes = kNoPrivilege | MOUNT_ATTR_NOEXEC;
       if (mount.read_only()) attributes |= MOUNT_ATTR_RDONLY;
       return root.tmpfs(mount.target(),
@@ -279,54 +199,6 @@ Result<> pivot(const Root& root) {
 
 }  // namespace
 
-SystemMounts SystemMounts::prepare() {
-  // What policies/layout gives to every agent; another source is prepared when it is asked for.
-  constexpr std::array kUsual = {"/usr", "/etc/ld.so.cache", "/etc/ssl/certs", "/etc/alternatives", "/etc/localtime"};
-  SystemMounts mounts;
-  for (const char* source : kUsual) {
-    auto prepared = prepare_path(AT_FDCWD, source, RESOLVE_NO_MAGICLINKS, source);
-    if (prepared) mounts.ready_.push_back(std::move(*prepared));
-  }
-  return mounts;
-}
-
-std::optional<PreparedMount> SystemMounts::take(const std::string& source) {
-  for (PreparedMount& mount : ready_) {
-    if (mount.mount.valid() && mount.target == source) return std::move(mount);
-  }
-  return std::nullopt;
-}
-
-Result<std::vector<PreparedMount>> prepare_mounts(const spec::SandboxSpec& spec, const Sources& sources,
-                                                  const std::vector<Fd>& descriptors, SystemMounts system) {
-  std::vector<PreparedMount> mounts;
-  mounts.reserve(static_cast<std::size_t>(spec.mounts_size()));
-  for (const auto& mount : spec.mounts()) {
-    auto prepared = prepare(mount, sources, descriptors, system);
-    if (!prepared) return tl::unexpected(prepared.error());
-    mounts.push_back(std::move(*prepared));
-  }
-  return mounts;
-}
-
-Result<std::vector<PreparedMount>> prepare_devices() {
-  std::vector<PreparedMount> devices;
-  for (const char* name : kDeviceNames) {
-    const std::string path = std::string("/dev/") + name;
-    const auto node = open_at(AT_FDCWD, path, O_PATH, RESOLVE_NO_SYMLINKS);
-    if (!node) return tl::unexpected(node.error());
-    struct stat status {};
-    if (fstat(node->get(), &status) < 0 || !S_ISCHR(status.st_mode)) return failure("not a character device:", path);
-    auto tree = clone_mount(node->get(), false);
-    if (!tree) return tl::unexpected(Error{tree.error().what, tree.error().error_number, path});
-    // Read-only keeps its mode and owner from being changed; a device is written to all the same.
-    const std::uint64_t attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY;
-    if (auto done = restrict_mount(tree->get(), attributes, false); !done) return tl::unexpected(done.error());
-    devices.push_back({.mount = std::move(*tree), .directory = false, .skipped = false, .target = path});
-  }
-  return devices;
-}
-
 Result<> build_root(const spec::SandboxSpec& spec, std::vector<PreparedMount>& mounts,
                     std::vector<PreparedMount>& devices) {
   auto root = Root::create();
@@ -340,6 +212,29 @@ Result<> build_root(const spec::SandboxSpec& spec, std::vector<PreparedMount>& m
   if (auto done = pivot(*root); !done) return done;
   mounts.clear();
   devices.clear();
+  return {};
+}
+
+Result<> build_host_root(const spec::SandboxSpec& spec, std::vector<PreparedMount>& mounts,
+                         std::vector<PreparedMount>& entries) {
+  auto root = Root::create();
+  if (!root) return tl::unexpected(root.error());
+  if (auto done = mount_proc(*root, true); !done) return done;
+  for (const auto& entry : entries) {
+    auto done = entry.link.empty() ? root->mount(entry) : root->link(entry.target.substr(1), entry.link);
+    if (!done) return done;
+  }
+  for (int at = 0; at < spec.mounts_size(); ++at) {
+    const auto kind = spec.mounts(at).kind();
+    const bool program =
+        kind == spec::Mount::PACKAGE || kind == spec::Mount::PROGRAM || kind == spec::Mount::DESCRIPTOR;
+    if (!program) continue;  // the host has its own
+    if (auto done = root->mount(mounts[static_cast<std::size_t>(at)]); !done) return done;
+  }
+  if (auto done = restrict_mount(root->fd(), kReadOnly | MOUNT_ATTR_NOEXEC, false); !done) return done;
+  if (auto done = pivot(*root); !done) return done;
+  mounts.clear();
+  entries.clear();
   return {};
 }
 

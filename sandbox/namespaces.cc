@@ -44,10 +44,10 @@ Result<> bring_up_loopback() {
 
 }  // namespace
 
-Result<> enter_starter_namespaces(bool root) {
+Result<> enter_starter_namespaces(bool root, bool host_network) {
   const uid_t uid = geteuid();
   const gid_t gid = getegid();
-  if (unshare(CLONE_NEWNS | CLONE_NEWNET | (root ? 0 : CLONE_NEWUSER)) < 0) {
+  if (unshare(CLONE_NEWNS | (host_network ? 0 : CLONE_NEWNET) | (root ? 0 : CLONE_NEWUSER)) < 0) {
     return errno_failure("unshare", root ? "mount and network namespace"
                                          : "user namespace (kaictl doctor says whether this host allows it)");
   }
@@ -61,7 +61,7 @@ Result<> enter_starter_namespaces(bool root) {
   if (root && mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) < 0) {
     return errno_failure("mount", "/proc");
   }
-  return bring_up_loopback();
+  return host_network ? Result<>{} : bring_up_loopback();
 }
 
 Result<> write_id_maps(pid_t pid, const IdRange& range) {

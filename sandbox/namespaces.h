@@ -26,8 +26,9 @@ struct IdRange {
 };
 
 /// For a starter: leaves the host's mount and network namespaces (as an ordinary user through an own user namespace),
-/// keeps one proc mount that nothing covers, and brings up lo.
-Result<> enter_starter_namespaces(bool root);
+/// keeps one proc mount that nothing covers, and brings up lo. `host_network` (by an operator's grant): the network
+/// stays the host's.
+Result<> enter_starter_namespaces(bool root, bool host_network);
 
 /// Writes uid_map, setgroups and gid_map of `pid`, a child that still waits. Called by its parent user namespace.
 Result<> write_id_maps(pid_t pid, const IdRange& range);

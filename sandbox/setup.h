@@ -31,11 +31,13 @@ Result<NamespaceIds> namespace_ids();
 struct Setup {
   const spec::SandboxSpec* spec = nullptr;
   Fd klp, standard_input, standard_output, standard_error, report;
-  std::vector<Fd> v1_tasks;            ///< `tasks` files of this agent's v1 groups, opened by the keeper
-  std::vector<PreparedMount> mounts;   ///< in the spec's order
-  std::vector<PreparedMount> devices;  ///< /dev/null and its kin
-  bool drop_groups = false;            ///< the id range lets supplementary groups be dropped
-  NamespaceIds host;                   ///< the keeper's namespaces
+  std::vector<Fd> v1_tasks;                 ///< `tasks` files of this agent's v1 groups, opened by the keeper
+  std::vector<PreparedMount> mounts;        ///< in the spec's order
+  std::vector<PreparedMount> devices;       ///< /dev/null and its kin
+  std::vector<PreparedMount> host_entries;  ///< of an unsandboxed agent: what stands in the host's /
+  bool drop_groups = false;                 ///< the id range lets supplementary groups be dropped
+  NamespaceIds host;                        ///< the keeper's namespaces
+  std::vector<std::string> degraded;        ///< out: layers that are missing, as the spec lets them
 };
 
 }  // namespace kai::sandbox

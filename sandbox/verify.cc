@@ -2,8 +2,14 @@
 
 #include <dirent.h>
 #include <grp.h>
+#include <linux/securebits.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <memory>
@@ -11,6 +17,7 @@
 #include <string_view>
 
 #include "base/unix.h"
+#include "sandbox/landlock.h"
 
 namespace kai::sandbox {
 namespace {
@@ -33,7 +40,8 @@ Result<> verify_credentials(const Setup& setup, std::string_view status) {
     if (status_value(status, set) != "0000000000000000") return broken("no capabilities", set);
   }
   if (status_value(status, "NoNewPrivs") != "1") return broken("no_new_privs");
-  if (status_value(status, "Seccomp") != "2") return broken("seccomp filter mode");
+  const char* filter_mode = setup.spec->unsandboxed() ? "0" : "2";
+  if (status_value(status, "Seccomp") != filter_mode) return broken("seccomp mode", status_value(status, "Seccomp"));
   uid_t uid[3];
   gid_t gid[3];
   if (getresuid(&uid[0], &uid[1], &uid[2]) < 0 || getresgid(&gid[0], &gid[1], &gid[2]) < 0) {
@@ -53,8 +61,34 @@ Result<> verify_credentials(const Setup& setup, std::string_view status) {
 Result<> verify_namespaces(const Setup& setup) {
   const auto own = namespace_ids();
   if (!own) return tl::unexpected(own.error());
+  const bool host_network = setup.spec->host_network() || setup.spec->unsandboxed();
   for (std::size_t at = 0; at < std::size(NamespaceIds::kNames); ++at) {
-    if (own->inode[at] == setup.host.inode[at]) return broken("own namespace", NamespaceIds::kNames[at]);
+    const std::string_view name = NamespaceIds::kNames[at];
+    const bool shared = own->inode[at] == setup.host.inode[at];
+    if (shared && !(host_network && name == "net")) return broken("own namespace", name);
+    if (!shared && host_network && name == "net") return broken("the host's network, as granted", name);
+  }
+  return {};
+}
+
+// What the agent and its children inherit: session, death with the keeper, closed memory, limits, name.
+Result<> verify_process(const Setup& setup) {
+  if (getsid(0) != getpid()) return broken("own session", std::to_string(getsid(0)));
+  if (prctl(PR_GET_DUMPABLE) != 0) return broken("not dumpable");
+  int death_signal = 0;
+  if (prctl(PR_GET_PDEATHSIG, &death_signal) < 0 || death_signal != SIGKILL) return broken("death with the keeper");
+  constexpr int kSecureBits = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP_LOCKED |
+                              SECBIT_KEEP_CAPS_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
+  if ((prctl(PR_GET_SECUREBITS) & kSecureBits) != kSecureBits) return broken("locked securebits");
+  utsname names{};
+  if (uname(&names) < 0) return errno_failure("uname");
+  if (setup.spec->hostname() != names.nodename) return broken("the agent's host name", names.nodename);
+  for (const auto& limit : setup.spec->rlimits()) {
+    rlimit now{};
+    if (getrlimit(static_cast<__rlimit_resource>(limit.resource()), &now) < 0) return errno_failure("getrlimit");
+    if (now.rlim_cur != limit.soft() || now.rlim_max != limit.hard()) {
+      return broken("limit", std::to_string(limit.resource()));
+    }
   }
   return {};
 }
@@ -100,15 +134,25 @@ Result<> verify_mounts() {
   return {};
 }
 
+// 0 to 4 and nothing else; and none of those is the filter's listener, with which an agent could answer its own
+// denials.
 Result<> verify_descriptors() {
   const std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir("/proc/self/fd"), closedir);
   if (!directory) return errno_failure("opendir", "/proc/self/fd");
   while (const dirent* entry = readdir(directory.get())) {
     if (entry->d_name[0] == '.') continue;
     const long fd = std::strtol(entry->d_name, nullptr, 10);
-    if (fd > kReportFd && fd != dirfd(directory.get())) return broken("no inherited descriptor", entry->d_name);
+    if (fd == dirfd(directory.get())) continue;
+    if (fd > kReportFd) return broken("no inherited descriptor", entry->d_name);
+    std::array<char, 64> target{};
+    (void)readlinkat(dirfd(directory.get()), entry->d_name, target.data(), target.size() - 1);
+    if (std::string_view(target.data()) == "anon_inode:seccomp notify") return broken("no listener", entry->d_name);
   }
   return {};
+}
+
+bool degraded(const Setup& setup, std::string_view layer) {
+  return std::find(setup.degraded.begin(), setup.degraded.end(), layer) != setup.degraded.end();
 }
 
 }  // namespace
@@ -118,8 +162,11 @@ Result<> verify(const Setup& setup) {
   if (!status) return tl::unexpected(status.error());
   if (auto done = verify_credentials(setup, *status); !done) return done;
   if (auto done = verify_namespaces(setup); !done) return done;
+  if (auto done = verify_process(setup); !done) return done;
+  if (auto done = verify_descriptors(); !done) return done;
+  if (setup.spec->unsandboxed()) return {};  // granted: the host's files, no filter
   if (auto done = verify_mounts(); !done) return done;
-  return verify_descriptors();
+  return degraded(setup, "landlock") ? Result<>{} : verify_landlock();
 }
 
 }  // namespace kai::sandbox

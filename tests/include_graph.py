@@ -19,13 +19,13 @@ ROOMS = {
     "policies": ["proto", "base"],
     "sandbox": ["proto", "base"],
     "agent-host": ["sandbox", "proto", "base"],
-    "supervisor/keeper": ["sandbox", "proto", "base"],
+    "supervisor/keeper": ["policies", "sandbox", "proto", "base"],
     "supervisor/control": ["policies", "proto", "base"],
     "supervisor/doctor": ["base"],
     "kaictl": ["proto", "base"],  # doctor is a program of its own
     "sdk": [],
     "examples": ["sdk"],
-    "bench": ["proto", "base"],
+    "bench": ["policies", "proto", "base"],
     "tests": None,  # tests may look at everything
 }
 

@@ -9,14 +9,14 @@ _kaictl_ids() {
 
 _kaictl() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}
-  local commands='register unregister list status start stop restart terminate send logs run doctor version'
+  local commands='register unregister list status start stop restart terminate send logs run policy reload doctor version'
   local global='--socket --output -o --help --version'
   local command='' socket='' at
   local -A options=(
     [register]='--timeout' [unregister]='--timeout' [list]='--timeout' [status]='--timeout'
     [start]='--timeout --no-wait' [stop]='--timeout --no-wait' [restart]='--timeout --no-wait'
     [terminate]='--purge --timeout' [send]='--timeout' [logs]='--follow -f --lines -n --since --timeout'
-    [run]='--manifest --policy --env --mount --' [doctor]='' [version]='--timeout'
+    [run]='--manifest --policy --env --mount --' [policy]='--connect --timeout' [reload]='--timeout' [doctor]='' [version]='--timeout'
   )
   COMPREPLY=()
 
@@ -33,12 +33,16 @@ _kaictl() {
   case $previous in
     -o | --output) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
     --socket | --manifest | --mount) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
-    --timeout | --since | --lines | -n | --policy | --env) return ;;
+    --timeout | --connect | --since | --lines | -n | --policy | --env) return ;;
   esac
   if [[ -z $command ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$commands $global" -- "$current")
   elif [[ $current == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W "${options[$command]} $global" -- "$current")
+  elif [[ $command == policy && $previous == policy ]]; then
+    mapfile -t COMPREPLY < <(compgen -W 'check explain' -- "$current")
+  elif [[ $command == policy ]]; then
+    mapfile -t COMPREPLY < <(compgen -f -- "$current"; [[ $previous != explain ]] || compgen -W "$(_kaictl_ids "$socket")" -- "$current")
   elif [[ $command == register ]]; then
     mapfile -t COMPREPLY < <(compgen -f -- "$current")
   elif [[ $command =~ ^(unregister|status|start|stop|restart|terminate|send|logs)$ ]]; then

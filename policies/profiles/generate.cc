@@ -34,7 +34,7 @@ class ProfileReader {
   /// The rules as C++ initializers; `name` gets the profile's name.
   std::string read(std::string& name) {
     const YAML::Node document = load();
-    check_keys(document, {"name", "include", "rules"});
+    check_keys(document, {"name", "include", "rules", "refused"});
     name = text(document, "name");
     if (name != std::filesystem::path(file_).stem()) fail(document["name"], "name differs from the file's");
     if (const YAML::Node include = document["include"]) {
@@ -43,7 +43,9 @@ class ProfileReader {
       out_ << found->second;
     }
     if (!document["rules"] || !document["rules"].IsSequence()) fail(document, "rules is not a list");
-    for (const YAML::Node& rule : document["rules"]) read_rule(rule);
+    for (const YAML::Node& rule : document["rules"]) read_rule(rule, false);
+    if (document["refused"] && !document["refused"].IsSequence()) fail(document["refused"], "refused is not a list");
+    for (const YAML::Node& rule : document["refused"]) read_rule(rule, true);
     return out_.str();
   }
 
@@ -95,11 +97,31 @@ class ProfileReader {
     return condition;
   }
 
-  void read_rule(const YAML::Node& rule) {
-    check_keys(rule, {"calls", "when", "errno", "reason"});
+  /// Allowed, unless `errno` says what it fails with; a refused one is notified, unless `quiet`.
+  std::string action_of(const YAML::Node& rule, bool refused) const {
+    check_keys(rule, refused ? std::set<std::string>{"calls", "when", "errno", "reason", "quiet"}
+                             : std::set<std::string>{"calls", "when", "errno", "reason"});
+    const std::string error_number = rule["errno"] ? constant(rule["errno"]) : "EPERM";
+    if (!refused) return rule["errno"] ? "Action::kErrno, " + error_number : "Action::kAllow, 0";
+    return (rule["quiet"] && rule["quiet"].as<bool>() ? "Action::kErrno, " : "Action::kNotify, ") + error_number;
+  }
+
+  /// Place and reason as the last two members of a SyscallRule.
+  std::string provenance(const YAML::Node& rule) const {
+    std::string quoted;
+    for (const char c : text(rule, "reason")) {
+      if (c == '"' || c == '\\') quoted += '\\';
+      quoted += c;
+    }
+    const std::string place = std::filesystem::path(file_).filename().string();
+    return "\"" + place + ":" + std::to_string(rule.Mark().line + 1) + "\", \"" + quoted + "\"";
+  }
+
+  void read_rule(const YAML::Node& rule, bool refused) {
+    const std::string action = "SyscallRule::" + action_of(rule, refused);
     if (text(rule, "reason").size() < 8) fail(rule["reason"], "a reason is a sentence");
-    std::string action = "SyscallRule::Action::kAllow, 0";
-    if (rule["errno"]) action = "SyscallRule::Action::kErrno, " + constant(rule["errno"]);
+    if (rule["reason"].Scalar().find('\n') != std::string::npos) fail(rule["reason"], "a reason is one line");
+    const std::string why = provenance(rule);
     std::vector<std::string> alternatives = {""};  // every combination of one value of each condition
     for (const YAML::Node& node : rule["when"]) {
       const Condition condition = read_condition(node);
@@ -120,7 +142,7 @@ class ProfileReader {
       // With #line a constant that the compiler does not know is reported at its rule here.
       for (const std::string& arguments : alternatives) {
         out_ << "#line " << call.Mark().line + 1 << " \"" << file_ << "\"\n    {\"" << name << "\", " << action << ", {"
-             << arguments << "}},\n";
+             << arguments << "}, " << why << "},\n";
       }
     }
   }
@@ -131,15 +153,17 @@ class ProfileReader {
 };
 
 constexpr const char* kHead = R"(// Made by policies/profiles/generate.cc from policies/profiles/*.yaml. Do not edit.
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
 #include <cerrno>
 
-#include "policies/compile.h"
+#include "policies/profiles.h"
 
 namespace kai {
 namespace {

@@ -8,8 +8,6 @@
 namespace kai {
 namespace {
 
-constexpr std::uint32_t kDenialLinesPerSecond = 10;
-
 State state_at_rest(const std::string& name) {
   for (const State state : {State::kStopped, State::kQuarantined, State::kTerminated}) {
     if (name == to_string(state)) return state;
@@ -27,9 +25,10 @@ Agent::Agent(Environment& environment, RegisteredAgent row, Manifest manifest)
     : environment_(environment),
       row_(std::move(row)),
       manifest_(std::move(manifest)),
+      policy_(environment.policies.for_agent(row_.id)),
       state_(state_at_rest(row_.state)),
-      restart_policy_(environment.policy),
-      denial_budget_(kDenialLinesPerSecond, monotonic_ms()),
+      restart_policy_(*policy_),
+      denials_(environment.loop, environment.log, row_.id, [this] { too_many_denials(); }),
       backoff_timer_(environment.loop) {}
 
 Outcome<> Agent::start() {
@@ -108,7 +107,7 @@ void Agent::carry_out(Effect effect) {
     case Effect::kSpawn:
       return spawn();
     case Effect::kStopInstance:
-      return instance_->stop(environment_.policy.deadlines.stop);
+      return instance_->stop(policy().deadlines.stop);
     case Effect::kArmBackoff:
       return arm_backoff();
     case Effect::kThenStart:
@@ -130,13 +129,31 @@ void Agent::carry_out(Effect effect) {
 
 Result<const PreparedSandbox*> Agent::prepared() {
   if (!prepared_) {
-    auto compiled = compile(manifest_, environment_.policy, {row_.active.package, row_.active.entry_override});
+    const auto compiled = compile(manifest_, *policy_, package());
     if (!compiled) return tl::unexpected(compiled.error());
-    auto made = prepare_sandbox(compiled->spec, std::move(compiled->permissions), environment_.policy);
+    auto made = prepare_sandbox(*compiled, policy_);
     if (!made) return tl::unexpected(made.error());
     prepared_ = std::move(*made);
   }
   return &*prepared_;
+}
+
+Package Agent::package() const {
+  return {row_.active.package, row_.active.entry_override};
+}
+
+Result<Compiled> Agent::description() const {
+  return compile(manifest_, policy(), package());
+}
+
+bool Agent::policies_changed() {
+  const PolicyRef before = std::exchange(policy_, environment_.policies.for_agent(row_.id));
+  prepared_.reset();
+  restart_policy_.use(*policy_);
+  if (!instance_) return false;
+  const auto was = compile(manifest_, *before, package());
+  const auto is = compile(manifest_, *policy_, package());
+  return !is || !was || was->spec.SerializeAsString() != is->spec.SerializeAsString();
 }
 
 void Agent::spawn() {
@@ -144,12 +161,11 @@ void Agent::spawn() {
   start_asked_at_ = monotonic_ms();
   const auto sandbox = prepared();
   if (!sandbox) return refuse_spawn(sandbox.error().message());
-  output_ =
-      std::make_unique<OutputPipes>(environment_.loop, environment_.log, row_.id, environment_.policy.limits.log_lines);
+  output_ = std::make_unique<OutputPipes>(environment_.loop, environment_.log, row_.id, policy_->limits.log_lines);
   auto descriptors = output_->open();
   if (!descriptors) return refuse_spawn(descriptors.error().message());
   instance_ = std::make_unique<Instance>(environment_.loop, environment_.keeper, **sandbox, row_.uid_slot,
-                                         std::move(*descriptors), instance_handlers());
+                                         std::move(*descriptors), denials_, instance_handlers());
 }
 
 // The table is in the middle of kStart: the end comes when it is through.
@@ -180,16 +196,23 @@ Instance::Handlers Agent::instance_handlers() {
 void Agent::on_activated() {
   environment_.log.write(LogLevel::kInfo, row_.id, "activated", "its sandbox is verified and its hello accepted",
                          {{"pid", instance_->pid()}, {"setupUs", instance_->setup_us()}});
-  for (const std::string& layer : instance_->degraded()) {
-    environment_.log.write(LogLevel::kWarn, row_.id, "kai.degraded",
-                           "it runs without a layer that this machine cannot give; see 'kaictl doctor'",
-                           {{"layer", layer}});
-  }
+  log_layers(environment_.log, row_.id, *instance_);
+}
+
+void Agent::too_many_denials() {
+  const QuarantineRules& rules = policy().quarantine;
+  environment_.log.write(LogLevel::kError, row_.id, "security_violation",
+                         "it met its threshold of denials; it runs on, as quarantine is not in this version: see "
+                         "'kaictl logs " +
+                             row_.id + "', and stop it if this is not meant",
+                         {{"denials", rules.denials},
+                          {"windowMs", rules.denial_window.count()},
+                          {"rule", policy().rule("quarantine.denials")}});
 }
 
 void Agent::on_started() {
   up_since_ = monotonic_ms();
-  health_ = std::make_unique<HealthMonitor>(environment_.loop, *instance_);
+  health_ = std::make_unique<HealthMonitor>(environment_.loop, *instance_, policy().health);
   static_cast<void>(apply(Event::kReady));
 }
 
@@ -202,12 +225,14 @@ void Agent::on_message(const klp::Message& message) {
         message, {"UNAVAILABLE", "kaid's service '" + message.capability() + "' is not in this version", {}, {}, true});
     return;
   }
-  ++denials_;
-  if (denial_budget_.take(monotonic_ms())) {
-    environment_.log.write(LogLevel::kWarn, row_.id, "kai.denied",
-                           "it may not send to this address: no permission {resource: agent} of its policy names it",
-                           {{"to", message.to()}, {"capability", message.capability()}});
-  }
+  Denial denial;
+  denial.kind = Denial::Kind::kMessage;
+  denial.what = message.to();
+  denial.detail = "a message to " + message.to() + " (" + message.capability() + ")";
+  denial.reason = "no permission {resource: agent} of its policy names that agent";
+  denial.rule = policy().rule("permissions");
+  denial.error = "DENIED";
+  denials_.write(denial);
   instance_->channel()->reply_error(
       message, {"DENIED", "policy does not let '" + row_.id + "' send to '" + message.to() + "'", {}, {}, false});
 }
@@ -217,6 +242,7 @@ void Agent::on_ended(const End& end) {
   row_.last_end = to_json(end);
   check(environment_.registry.set_last_end(row_.id, row_.last_end));
   if (output_) output_->finish();
+  denials_.finish();
   if (instance_ && instance_->channel() != nullptr) {
     const bool asked = state_ == State::kStopping || end.clean();
     instance_->channel()->fail_all({asked ? "NOT_RUNNING" : "AGENT_CRASHED",
@@ -246,14 +272,13 @@ Event Agent::judge(const End& end) {
                          {{"cause", to_string(end.cause)}, {"crashes", restart_policy_.crashes(now)}});
   // A start that an operator waits for fails at once, with its reason.
   if (!came_up && !automatic_) return Event::kGaveUp;
-  if (!environment_.policy.auto_restart) return Event::kGaveUp;
+  if (!policy_->auto_restart) return Event::kGaveUp;
   if (!restart_policy_.exhausted(now)) return Event::kCrashed;
-  environment_.log.write(
-      LogLevel::kError, row_.id, "error",
-      "it crashed more than maxCrashes times within crashWindow and is not started again; "
-      "when its fault is mended: kaictl start " +
-          row_.id,
-      {{"maxCrashes", environment_.policy.max_crashes}, {"crashWindowMs", environment_.policy.crash_window.count()}});
+  environment_.log.write(LogLevel::kError, row_.id, "error",
+                         "it crashed more than maxCrashes times within crashWindow and is not started again; "
+                         "when its fault is mended: kaictl start " +
+                             row_.id,
+                         {{"maxCrashes", policy_->max_crashes}, {"crashWindowMs", policy_->crash_window.count()}});
   return Event::kGaveUp;
 }
 
@@ -280,7 +305,7 @@ void Agent::log_transition(State from) {
                        {{"pid", instance_->pid()}, {"readyMs", up_since_ - start_asked_at_}});
     case State::kStopping:
       return log.write(LogLevel::kInfo, row_.id, "kai.stopping", "it is asked to stop",
-                       {{"graceMs", environment_.policy.deadlines.stop.count()}});
+                       {{"graceMs", policy().deadlines.stop.count()}});
     case State::kStopped:
       return log.write(LogLevel::kInfo, row_.id, "kai.stopped",
                        from == State::kBackoff || !last_end_ ? "" : last_end_->message);
@@ -315,7 +340,7 @@ void Agent::send(std::string capability, std::string payload, std::chrono::milli
     return answer(refuse("UNKNOWN_CAPABILITY", "agent '" + row_.id + "' has no capability '" + capability + "'",
                          "See its manifest's capabilities"));
   }
-  if (deadline.count() == 0) deadline = environment_.policy.deadlines.message;
+  if (deadline.count() == 0) deadline = policy().deadlines.message;
   if (environment_.log.enabled(LogLevel::kDebug)) {
     environment_.log.write(LogLevel::kDebug, row_.id, "message_received", "",
                            {{"from", "operator"}, {"capability", capability}, {"bytes", payload.size()}});

@@ -44,8 +44,11 @@ class Agent {
 
   /// Another version takes the place of the active one; nothing may be running.
   void replace(RegisteredAgent row, Manifest manifest);
-  /// The sandbox's description, made once per version. An error refuses the start.
+  /// The sandbox's description, made once per version and policy. An error refuses the start.
   Result<const PreparedSandbox*> prepared();
+  /// The operator's policies were read anew. What runs keeps its sandbox until its next start; `true`: that one will
+  /// differ.
+  bool policies_changed();
 
   /// Health, asked for now and answered from the last report where the agent is slower than `deadline`.
   void health(std::chrono::milliseconds deadline, std::function<void(std::string json)> answer);
@@ -57,7 +60,13 @@ class Agent {
   [[nodiscard]] std::int64_t uptime_ms() const;
   [[nodiscard]] std::uint32_t restarts() const { return restarts_; }
   [[nodiscard]] std::uint32_t crashes() const;
-  [[nodiscard]] std::uint64_t denials() const { return denials_; }
+  [[nodiscard]] std::uint64_t denials() const { return denials_.total(); }
+  [[nodiscard]] const PolicyRef& governing() const { return instance_ ? instance_->policy() : policy_; }
+  /// That governs it now: while it runs, the one that it was started under.
+  [[nodiscard]] const Policy& policy() const { return *governing(); }
+  [[nodiscard]] Package package() const;
+  /// What the exposure score and policy explain are made of.
+  [[nodiscard]] Result<Compiled> description() const;
   /// No instance, and none is about to come.
   [[nodiscard]] bool idle() const;
 
@@ -92,10 +101,13 @@ class Agent {
   [[nodiscard]] Failure start_failure() const;
   void check(const Result<>& written);
 
+  void too_many_denials();
+
   Environment& environment_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   RegisteredAgent row_;
   Manifest manifest_;
+  PolicyRef policy_;
   std::optional<PreparedSandbox> prepared_;
   State state_;
   RestartPolicy restart_policy_;
@@ -103,13 +115,12 @@ class Agent {
   bool automatic_ = false;  // this start is kaid's own doing
   std::uint32_t restarts_ = 0;
   std::uint64_t life_ = 0;  // counts instances
-  std::uint64_t denials_ = 0;
   std::optional<Event> follow_up_;
   std::int64_t start_asked_at_ = 0, up_since_ = 0;  // monotonic ms
   std::unique_ptr<OutputPipes> output_;
+  DenialLog denials_;
   std::unique_ptr<Instance> instance_;
   std::unique_ptr<HealthMonitor> health_;
-  LogBudget denial_budget_;
   Timer backoff_timer_;
   std::list<Waiter> waiters_;
 };

@@ -40,10 +40,17 @@ void Agents::shut_down(std::function<void()> done) {
   for (const auto& [id, agent] : agents_) {
     agent->shut_down();
     // Longer than the stop deadline and the kill after it; whatever is still there then, the keeper ends.
-    agent->wait(Agent::Goal::kDown, std::chrono::milliseconds(2 * environment_.policy.deadlines.stop.count()),
-                [one_less](const Outcome<>&) { one_less(); });
+    agent->wait(Agent::Goal::kDown, 2 * agent->policy().deadlines.stop, [one_less](const Outcome<>&) { one_less(); });
   }
   one_less();
+}
+
+std::vector<std::string> Agents::policies_changed() {
+  std::vector<std::string> outdated;
+  for (const auto& [id, agent] : agents_) {
+    if (agent->policies_changed()) outdated.push_back(id);
+  }
+  return outdated;
 }
 
 Agent* Agents::find(std::string_view id) {

@@ -22,6 +22,9 @@ class Agents {
   /// Stops all, keeping `desired`; `done` is called when none runs any more.
   void shut_down(std::function<void()> done);
 
+  /// The policies were read anew. The ids of those that run and will differ at their next start.
+  std::vector<std::string> policies_changed();
+
   /// Null: not registered.
   Agent* find(std::string_view id);
   [[nodiscard]] const std::map<std::string, std::unique_ptr<Agent>, std::less<>>& all() const { return agents_; }

@@ -105,12 +105,13 @@ std::shared_ptr<Connection> Responder::live() const {
   return connection && connection->requests_.contains(id_) ? connection : nullptr;
 }
 
-void Responder::done(std::string json, const std::vector<std::string>& warnings) const {
+void Responder::done(std::string json, const std::vector<std::string>& warnings, std::string text) const {
   const auto connection = live();
   if (!connection) return;
   control::Response response;
   response.mutable_done()->set_json(std::move(json));
   for (const std::string& warning : warnings) response.mutable_done()->add_warnings(warning);
+  response.mutable_done()->set_text(std::move(text));
   connection->finish(id_);
   connection->send(std::move(response), id_);
 }

@@ -66,7 +66,7 @@ class Responder {
   Responder(std::weak_ptr<Connection> connection, std::uint64_t id) : connection_(std::move(connection)), id_(id) {}
 
   // Last words.
-  void done(std::string json = {}, const std::vector<std::string>& warnings = {}) const;
+  void done(std::string json = {}, const std::vector<std::string>& warnings = {}, std::string text = {}) const;
   void fail(const Failure& failure, std::string document = {}) const;
   void run_exited(bool signaled, int code, const std::string& message) const;
 

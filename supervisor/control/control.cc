@@ -30,9 +30,11 @@ Control::~Control() {
 }
 
 Result<> Control::start() {
-  environment_.keeper.set_events({.stopping = [this] { stop(); },
-                                  .reload = [this] { reload(); },
-                                  .lost = [this](const std::string& reason) { lost_keeper(reason); }});
+  environment_.keeper.set_events(
+      {.stopping = [this] { stop(); },
+       .reload = [this](const keeper::Reload& reload,
+                        const Fd& policies) { take_policies(operations_, reload, policies); },
+       .lost = [this](const std::string& reason) { lost_keeper(reason); }});
   if (auto loaded = agents_.load(); !loaded) return loaded;
   // Packages that a refused or interrupted registration left; before anybody can register another.
   const auto in_use = environment_.registry.packages_in_use();
@@ -55,7 +57,11 @@ void Control::announce(const std::string& path) {
                           {"mode", hello.root() ? "root" : "user"},
                           {"cgroups", hello.cgroup_backend()},
                           {"agents", agents_.all().size()},
+                          {"policies", environment_.policies.all().policies.size()},
                           {"socket", path}});
+  for (const std::string& warning : environment_.policies.all().warnings) {
+    environment_.log.write(LogLevel::kWarn, "", "kai.policy_loaded", warning);
+  }
   if (hello.missing_size() == 0) return;
   environment_.log.write(LogLevel::kWarn, "", "kai.degraded",
                          "this machine does not give every layer of the sandbox; see 'kaictl doctor'",
@@ -76,13 +82,6 @@ void Control::stop() {
   };
   runs_.shut_down(one_less);
   agents_.shut_down(one_less);
-}
-
-void Control::reload() {
-  environment_.log.write(
-      LogLevel::kWarn, "", "kai.reload",
-      "SIGHUP: nothing was read, as this version reads its configuration only when it starts; restart "
-      "kaid for a change");
 }
 
 void Control::lost_keeper(const std::string& reason) {

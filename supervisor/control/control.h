@@ -26,7 +26,6 @@ class Control {
 
  private:
   void announce(const std::string& socket);
-  void reload();
   void lost_keeper(const std::string& reason);
 
   Environment environment_;

@@ -7,6 +7,7 @@
 #include "base/base64.h"
 #include "base/json_check.h"
 #include "base/text.h"
+#include "policies/exposure.h"
 
 namespace kai {
 namespace {
@@ -52,12 +53,25 @@ std::string metadata_json(const klp::Metadata& metadata) {
   return dump(json);
 }
 
+Json exposure_json(const Agent& agent) {
+  const auto description = agent.description();
+  if (!description) return {{"score", nullptr}, {"items", Json::array()}};
+  const Instance* instance = agent.instance();
+  const Exposure exposure = exposure_of(description->spec, agent.policy(),
+                                        instance != nullptr ? instance->degraded() : std::vector<std::string>{});
+  Json items = Json::array();
+  for (const Exposure::Item& item : exposure.items) {
+    items.push_back({{"name", item.name}, {"points", item.points}, {"reason", item.reason}});
+  }
+  return {{"score", exposure.score}, {"items", std::move(items)}};
+}
+
 // In the one-line message; all of them are in details.
 constexpr std::size_t kMaxNamedErrors = 32;
 
 }  // namespace
 
-std::string list_document(const Agents& agents, const Policy& policy) {
+std::string list_document(const Agents& agents) {
   Json list = Json::array();
   for (const auto& [id, agent] : agents.all()) {
     list.push_back({{"id", id},
@@ -68,12 +82,13 @@ std::string list_document(const Agents& agents, const Policy& policy) {
                     {"desired", desired_name(*agent)},
                     {"uptime", agent->uptime_ms()},
                     {"restarts", agent->restarts()},
-                    {"policy", policy.name}});
+                    {"policy", agent->policy().name}});
   }
   return dump({{"agents", std::move(list)}});
 }
 
-std::string status_document(const Agent& agent, const Policy& policy, std::string_view health) {
+std::string status_document(const Agent& agent, std::string_view health) {
+  const Policy& policy = agent.policy();
   Json json = {
       {"id", agent.row().id},           {"status", status_of(agent.state())},    {"state", to_string(agent.state())},
       {"desired", desired_name(agent)}, {"version", agent.row().active.version}, {"uptime", agent.uptime_ms()}};
@@ -88,8 +103,9 @@ std::string status_document(const Agent& agent, const Policy& policy, std::strin
                      {"crashes", {{"count", agent.crashes()}, {"window", policy.crash_window.count()}}},
                      {"policy", policy.name},
                      {"degraded", instance != nullptr ? Json(instance->degraded()) : Json::array()},
-                     {"grants", policy.grants},
-                     {"denials", agent.denials()}};
+                     {"grants", instance != nullptr ? Json(instance->grants()) : Json::array()},
+                     {"denials", agent.denials()},
+                     {"exposure", exposure_json(agent)}};
   return text + ',' + dump(rest).substr(1);
 }
 
@@ -129,6 +145,7 @@ std::string registered_document(const Agent& agent, const std::vector<std::strin
                {"version", agent.row().active.version},
                {"name", agent.manifest().name},
                {"package", agent.row().active.package},
+               {"policy", agent.policy().name},
                {"warnings", warnings}});
 }
 

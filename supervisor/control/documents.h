@@ -9,9 +9,9 @@
 
 namespace kai {
 
-std::string list_document(const Agents& agents, const Policy& policy);
+std::string list_document(const Agents& agents);
 /// `health`: HealthStatus as JSON, or empty.
-std::string status_document(const Agent& agent, const Policy& policy, std::string_view health);
+std::string status_document(const Agent& agent, std::string_view health);
 std::string not_found_document(std::string_view id);
 /// A KLPMessage. The payload goes in as the agent wrote it; what is not JSON goes in as payloadBase64.
 std::string message_document(const klp::Message& message);

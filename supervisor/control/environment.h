@@ -1,12 +1,12 @@
 // What every part of control is given: made once in main, passed by reference.
 #pragma once
 
-#include "policies/policy.h"
 #include "proto/keeper.pb.h"
 #include "supervisor/control/event_loop.h"
 #include "supervisor/control/keeper_client.h"
 #include "supervisor/control/log.h"
 #include "supervisor/control/packages.h"
+#include "supervisor/control/policies.h"
 #include "supervisor/control/registry.h"
 
 namespace kai {
@@ -18,7 +18,7 @@ struct Environment {
   Registry& registry;
   const PackageStore& packages;
   const keeper::Hello& hello;
-  const Policy& policy;  ///< the built-in one; operators' own come with the confinement issue
+  Policies& policies;
 };
 
 }  // namespace kai

@@ -9,8 +9,6 @@
 namespace kai {
 namespace {
 
-constexpr std::chrono::milliseconds kInterval{5'000};  // contracts.md, health.interval
-constexpr std::int64_t kMisses = 3;                    // contracts.md, health.misses
 constexpr int kMaxErrors = 32;
 constexpr std::size_t kMaxTextBytes = 4096;
 // A shorter time says too little about cpu usage.
@@ -42,9 +40,10 @@ double one_decimal(double value) {
 
 }  // namespace
 
-HealthMonitor::HealthMonitor(EventLoop& loop, Instance& instance)
+HealthMonitor::HealthMonitor(EventLoop& loop, Instance& instance, const HealthRules& rules)
     : loop_(loop),
       instance_(instance),
+      rules_(rules),
       began_at_(loop.now_ms()),
       reported_at_(began_at_),
       began_unix_(unix_ms()),
@@ -60,7 +59,7 @@ HealthMonitor::~HealthMonitor() {
 }
 
 void HealthMonitor::arm() {
-  interval_.start(kInterval, [this] {
+  interval_.start(rules_.interval, [this] {
     sample();
     arm();
   });
@@ -124,7 +123,7 @@ void HealthMonitor::answer_complete() {
 
 std::string HealthMonitor::document() const {
   const std::int64_t silent = loop_.now_ms() - reported_at_;
-  const bool hung = silent > kMisses * kInterval.count();
+  const bool hung = silent > rules_.misses * rules_.interval.count();
   Json health;
   Json errors = Json::array();
   if (!last_report_ || hung) {

@@ -16,7 +16,7 @@ namespace kai {
 class HealthMonitor {
  public:
   /// Measures at once, and asks on an interval. `instance` must outlive it.
-  HealthMonitor(EventLoop& loop, Instance& instance);
+  HealthMonitor(EventLoop& loop, Instance& instance, const HealthRules& rules);
   /// Questions that are open are answered with nothing: there is no health any more.
   ~HealthMonitor();
   HealthMonitor(const HealthMonitor&) = delete;
@@ -46,6 +46,7 @@ class HealthMonitor {
 
   EventLoop& loop_;
   Instance& instance_;
+  HealthRules rules_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::uint64_t sequence_ = 0;
   std::int64_t began_at_, reported_at_;  // loop time

@@ -22,8 +22,8 @@ std::string seconds(std::chrono::milliseconds time) {
 
 }  // namespace
 
-Result<PreparedSandbox> prepare_sandbox(const spec::SandboxSpec& spec, std::vector<Permission> granted,
-                                        const Policy& policy) {
+Result<PreparedSandbox> prepare_sandbox(const Compiled& compiled, PolicyRef policy) {
+  const spec::SandboxSpec& spec = compiled.spec;
   PreparedSandbox prepared;
   auto memfd = sealed_memfd("kai-spec", spec.SerializeAsString());
   if (!memfd) return tl::unexpected(memfd.error());
@@ -32,28 +32,52 @@ Result<PreparedSandbox> prepare_sandbox(const spec::SandboxSpec& spec, std::vect
   prepared.terms.version = spec.agent_version();
   prepared.terms.capabilities.assign(spec.capabilities().begin(), spec.capabilities().end());
   prepared.terms.runner_protocol = spec.runner_protocol();
-  prepared.terms.permissions = std::move(granted);
-  prepared.terms.in_flight = policy.limits.in_flight;
-  prepared.terms.message_deadline = policy.deadlines.message;
-  prepared.deadlines = policy.deadlines;
+  prepared.terms.permissions = compiled.permissions;
+  prepared.terms.in_flight = policy->limits.in_flight;
+  prepared.terms.message_deadline = policy->deadlines.message;
+  prepared.deadlines = policy->deadlines;
   prepared.memory_limit_mb = spec.cgroup().memory_bytes() >> 20;
   prepared.process_limit = spec.cgroup().pids();
+  prepared.profile = spec.profile();
+  prepared.grants = compiled.grants;
+  prepared.policy = std::move(policy);
   return prepared;
 }
 
+void log_layers(Log& log, const std::string& agent, const Instance& instance) {
+  for (const std::string& layer : instance.degraded()) {
+    log.write(LogLevel::kWarn, agent, "kai.degraded",
+              "it runs without a layer that this machine cannot give, as its policy allows; see 'kaictl doctor'",
+              {{"layer", layer}, {"rule", instance.policy()->rule("degrade")}});
+  }
+  for (const std::string& grant : instance.grants()) {
+    log.write(LogLevel::kWarn, agent, "kai.granted", "it uses a power that its policy grants beyond the sandbox",
+              {{"grant", grant}, {"rule", instance.policy()->rule("grants")}});
+  }
+}
+
 Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox, std::uint32_t uid_slot,
-                   std::vector<Fd> descriptors, Handlers handlers)
+                   std::vector<Fd> descriptors, DenialLog& denials, Handlers handlers)
     : loop_(loop),
       keeper_(keeper),
+      denials_(denials),
       handlers_(std::move(handlers)),
       deadlines_(sandbox.deadlines),
+      profile_(sandbox.profile),
+      grants_(sandbox.grants),
+      policy_(sandbox.policy),
       runner_protocol_(sandbox.terms.runner_protocol),
       hello_timer_(loop),
       start_timer_(loop),
       kill_timer_(loop) {
   facts_.memory_limit_mb = sandbox.memory_limit_mb;
   facts_.process_limit = sandbox.process_limit;
-  number_ = keeper_.new_instance([this](const keeper::AgentExited& exited) { on_exited(exited); });
+  denials_.use(policy_);
+  number_ = keeper_.new_instance({
+      .exited = [this](const keeper::AgentExited& exited) { on_exited(exited); },
+      .limit = [this](const keeper::LimitHit& hit) { on_limit(hit); },
+      .file_denied = [this](const keeper::FileDenied& denied) { on_file_denied(denied); },
+  });
   const auto asked = spawn(sandbox, uid_slot, std::move(descriptors));
   if (asked) return;
   keeper::Reply reply;
@@ -61,7 +85,7 @@ Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox&
   reply.mutable_failed()->set_errno_value(asked.error().error_number);
   reply.mutable_failed()->set_detail(asked.error().what);
   loop_.defer([this, alive = alive_, reply] {
-    if (*alive) on_spawn_answer(reply);
+    if (*alive) on_spawn_answer(reply, {});
   });
 }
 
@@ -83,9 +107,10 @@ Result<> Instance::spawn(const PreparedSandbox& sandbox, std::uint32_t uid_slot,
   keeper::Request request;
   request.mutable_spawn()->set_instance(number_);
   request.mutable_spawn()->set_uid_slot(uid_slot);
-  keeper_.request(std::move(request), std::move(descriptors), [this, alive = alive_](const keeper::Reply& reply) {
-    if (*alive) on_spawn_answer(reply);
-  });
+  keeper_.request(std::move(request), std::move(descriptors),
+                  [this, alive = alive_](const keeper::Reply& reply, std::vector<Fd> received) {
+                    if (*alive) on_spawn_answer(reply, std::move(received));
+                  });
   arm_hello_deadline();
   start_timer_.start(deadlines_.start, [this] {
     facts_.hung = "it was not started " + seconds(deadlines_.start) +
@@ -163,7 +188,7 @@ void Instance::check_progress() {
   }
 }
 
-void Instance::on_spawn_answer(const keeper::Reply& reply) {
+void Instance::on_spawn_answer(const keeper::Reply& reply, std::vector<Fd> descriptors) {
   if (reply.has_failed()) {
     facts_.setup = reply.failed();
     return finish();
@@ -172,8 +197,30 @@ void Instance::on_spawn_answer(const keeper::Reply& reply) {
   pid_ = reply.spawned().pid();
   setup_us_ = reply.spawned().setup_us();
   degraded_.assign(reply.spawned().degraded().begin(), reply.spawned().degraded().end());
+  if (!descriptors.empty()) {
+    syscalls_ =
+        std::make_unique<SyscallWatch>(loop_, keeper_, number_, profile_, std::move(descriptors.front()), denials_);
+  }
   if (kill_wanted_) return kill_tree();
   check_progress();
+}
+
+void Instance::on_limit(const keeper::LimitHit& hit) {
+  denials_.write(limit_denial(hit, *policy_));
+}
+
+void Instance::on_file_denied(const keeper::FileDenied& denied) {
+  Denial denial;
+  denial.kind = Denial::Kind::kFile;
+  denial.what = denied.path().empty() ? denied.access() : denied.path();
+  denial.detail = denied.access() + (denied.path().empty() ? "" : " " + denied.path());
+  denial.reason = "Landlock allows it nothing there";
+  denial.rule = "landlock";
+  denial.error = "EACCES";
+  denial.process = denied.process();
+  denial.pid = denied.pid();
+  denial.more = denied.dropped();
+  denials_.write(denial);
 }
 
 void Instance::on_channel_closed(const std::string& why, bool by_peer) {
@@ -195,6 +242,7 @@ void Instance::on_exited(const keeper::AgentExited& exited) {
 
 void Instance::finish() {
   over_ = true;
+  syscalls_.reset();
   hello_timer_.stop();
   start_timer_.stop();
   kill_timer_.stop();
@@ -235,8 +283,9 @@ void Instance::signal(int number) {
 void Instance::usage(std::function<void(const keeper::UsageResult&)> answer) {
   keeper::Request request;
   request.mutable_usage()->set_instance(number_);
-  keeper_.request(std::move(request), {},
-                  [answer = std::move(answer)](const keeper::Reply& reply) { answer(reply.usage()); });
+  keeper_.request(
+      std::move(request), {},
+      [answer = std::move(answer)](const keeper::Reply& reply, const std::vector<Fd>&) { answer(reply.usage()); });
 }
 
 }  // namespace kai

@@ -9,11 +9,13 @@
 #include <vector>
 
 #include "base/fd.h"
-#include "policies/policy.h"
-#include "proto/sandbox_spec.pb.h"
+#include "policies/compile.h"
+#include "supervisor/control/denials.h"
 #include "supervisor/control/ending.h"
 #include "supervisor/control/keeper_client.h"
 #include "supervisor/control/klp_channel.h"
+#include "supervisor/control/policies.h"
+#include "supervisor/control/syscall_watch.h"
 
 namespace kai {
 
@@ -24,9 +26,15 @@ struct PreparedSandbox {
   Deadlines deadlines;
   std::uint64_t memory_limit_mb = 0;
   std::uint32_t process_limit = 0;
+  std::string profile;              ///< of the seccomp filter
+  std::vector<std::string> grants;  ///< the powers of the policy that it uses
+  PolicyRef policy;                 ///< that it was made under
 };
-Result<PreparedSandbox> prepare_sandbox(const spec::SandboxSpec& spec, std::vector<Permission> granted,
-                                        const Policy& policy);
+Result<PreparedSandbox> prepare_sandbox(const Compiled& compiled, PolicyRef policy);
+
+class Instance;
+/// One line for each layer that is missing and for each power that the operator's policy gave: at every start.
+void log_layers(Log& log, const std::string& agent, const Instance& instance);
 
 class Instance {
  public:
@@ -41,8 +49,9 @@ class Instance {
   };
 
   /// `descriptors`: standard input, output, error, then one for each DESCRIPTOR mount.
+  /// `denials` must outlive it.
   Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox, std::uint32_t uid_slot,
-           std::vector<Fd> descriptors, Handlers handlers);
+           std::vector<Fd> descriptors, DenialLog& denials, Handlers handlers);
   ~Instance();
   Instance(const Instance&) = delete;
   Instance& operator=(const Instance&) = delete;
@@ -61,11 +70,16 @@ class Instance {
   [[nodiscard]] int pid() const { return pid_; }
   [[nodiscard]] std::uint32_t setup_us() const { return setup_us_; }
   [[nodiscard]] const std::vector<std::string>& degraded() const { return degraded_; }
+  [[nodiscard]] const std::vector<std::string>& grants() const { return grants_; }
+  /// The one it was started under, which may have been replaced since.
+  [[nodiscard]] const PolicyRef& policy() const { return policy_; }
   [[nodiscard]] const EndFacts& facts() const { return facts_; }
 
  private:
   Result<> spawn(const PreparedSandbox& sandbox, std::uint32_t uid_slot, std::vector<Fd> descriptors);
-  void on_spawn_answer(const keeper::Reply& reply);
+  void on_spawn_answer(const keeper::Reply& reply, std::vector<Fd> descriptors);
+  void on_limit(const keeper::LimitHit& hit);
+  void on_file_denied(const keeper::FileDenied& denied);
   void on_exited(const keeper::AgentExited& exited);
   void on_channel_closed(const std::string& why, bool by_peer);
   KlpChannel::Handlers channel_handlers();
@@ -77,8 +91,12 @@ class Instance {
 
   EventLoop& loop_;
   KeeperClient& keeper_;
+  DenialLog& denials_;
   Handlers handlers_;
   Deadlines deadlines_;
+  std::string profile_;
+  std::vector<std::string> grants_;
+  PolicyRef policy_;
   bool runner_protocol_ = false;
   std::uint64_t number_ = 0;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
@@ -90,6 +108,7 @@ class Instance {
   bool started_word_ = false, started_ = false;
   bool kill_wanted_ = false, over_ = false;
   Timer hello_timer_, start_timer_, kill_timer_;
+  std::unique_ptr<SyscallWatch> syscalls_;
   std::unique_ptr<KlpChannel> channel_;
 };
 

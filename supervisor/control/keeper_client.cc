@@ -31,14 +31,15 @@ KeeperClient::KeeperClient(EventLoop& loop, Fd socket)
   poll_->watch(UV_READABLE);
 }
 
-Result<keeper::Hello> KeeperClient::receive_hello(int socket) {
-  const auto packet = receive_packet(socket, kMaxReplyBytes);
+Result<KeeperClient::Greeting> KeeperClient::receive_hello(int socket) {
+  auto packet = receive_packet(socket, kMaxReplyBytes);
   if (!packet) return tl::unexpected(packet.error());
   keeper::Reply reply;
   if (!reply.ParseFromString(packet->bytes) || !reply.has_hello()) {
     return failure("the keeper's first packet is no hello");
   }
-  return reply.hello();
+  if (packet->fds.size() != 1) return failure("the keeper's hello came without the policies");
+  return Greeting{reply.hello(), std::move(packet->fds.front())};
 }
 
 void KeeperClient::request(keeper::Request request, std::vector<Fd> descriptors, Answer answer) {
@@ -59,7 +60,7 @@ void KeeperClient::flush() {
       poll_->watch(UV_READABLE | UV_WRITABLE);
       return;
     }
-    if (!sent) loop_.defer([this, id = packet.id, reply = failed_reply(sent.error())] { answer(id, reply); });
+    if (!sent) loop_.defer([this, id = packet.id, reply = failed_reply(sent.error())] { answer(id, reply, {}); });
     queue_.pop_front();
   }
   poll_->watch(UV_READABLE);
@@ -67,7 +68,7 @@ void KeeperClient::flush() {
 
 void KeeperClient::readable() {
   for (;;) {
-    const auto packet = receive_packet(socket_.get(), kMaxReplyBytes);
+    auto packet = receive_packet(socket_.get(), kMaxReplyBytes);
     if (!packet && packet.error().error_number == EAGAIN) return;
     keeper::Reply reply;
     if (!packet || packet->bytes.empty() || !reply.ParseFromString(packet->bytes)) {
@@ -75,36 +76,47 @@ void KeeperClient::readable() {
       if (events_.lost) events_.lost(packet ? "the keeper closed its connection" : packet.error().message());
       return;
     }
-    dispatch(reply);
+    dispatch(reply, std::move(packet->fds));
   }
 }
 
-void KeeperClient::dispatch(const keeper::Reply& reply) {
-  if (reply.id() != 0) {
-    answer(reply.id(), reply);
-  } else if (reply.has_exited()) {
-    const auto found = exits_.find(reply.exited().instance());
-    if (found == exits_.end()) return;
-    const auto exited = std::move(found->second);
-    exits_.erase(found);
-    exited(reply.exited());
-  } else if (reply.has_stopping() && events_.stopping) {
-    events_.stopping();
-  } else if (reply.has_reload() && events_.reload) {
-    events_.reload();
+void KeeperClient::dispatch(const keeper::Reply& reply, std::vector<Fd> descriptors) {
+  if (reply.id() != 0) return answer(reply.id(), reply, std::move(descriptors));
+  switch (reply.result_case()) {
+    case keeper::Reply::kExited:
+      if (auto ended = instances_.extract(reply.exited().instance())) ended.mapped().exited(reply.exited());
+      return;
+    case keeper::Reply::kLimit:
+      if (const auto found = instances_.find(reply.limit().instance()); found != instances_.end()) {
+        found->second.limit(reply.limit());
+      }
+      return;
+    case keeper::Reply::kFileDenied:
+      if (const auto found = instances_.find(reply.file_denied().instance()); found != instances_.end()) {
+        found->second.file_denied(reply.file_denied());
+      }
+      return;
+    case keeper::Reply::kStopping:
+      if (events_.stopping) events_.stopping();
+      return;
+    case keeper::Reply::kReload:
+      if (events_.reload) events_.reload(reply.reload(), descriptors.empty() ? Fd() : std::move(descriptors.front()));
+      return;
+    default:
+      return;
   }
 }
 
-void KeeperClient::answer(std::uint64_t id, const keeper::Reply& reply) {
+void KeeperClient::answer(std::uint64_t id, const keeper::Reply& reply, std::vector<Fd> descriptors) {
   const auto found = answers_.find(id);
   if (found == answers_.end()) return;
   const auto answer = std::move(found->second);
   answers_.erase(found);
-  answer(reply);
+  answer(reply, std::move(descriptors));
 }
 
-std::uint64_t KeeperClient::new_instance(std::function<void(const keeper::AgentExited&)> exited) {
-  exits_.emplace(++last_instance_, std::move(exited));
+std::uint64_t KeeperClient::new_instance(InstanceEvents events) {
+  instances_.emplace(++last_instance_, std::move(events));
   return last_instance_;
 }
 

@@ -18,10 +18,10 @@ namespace kai {
 
 class KeeperClient {
  public:
-  using Answer = std::function<void(const keeper::Reply&)>;
+  using Answer = std::function<void(const keeper::Reply&, std::vector<Fd> descriptors)>;
   struct Events {
     std::function<void()> stopping;
-    std::function<void()> reload;
+    std::function<void(const keeper::Reload&, Fd policies)> reload;
     std::function<void(const std::string& reason)> lost;  ///< the keeper is gone: control has no reason to live on
   };
 
@@ -29,17 +29,28 @@ class KeeperClient {
   KeeperClient(EventLoop& loop, Fd socket);
   void set_events(Events events) { events_ = std::move(events); }
 
+  /// What the keeper sees of one instance.
+  struct InstanceEvents {
+    std::function<void(const keeper::AgentExited&)> exited;  ///< once, last
+    std::function<void(const keeper::LimitHit&)> limit;
+    std::function<void(const keeper::FileDenied&)> file_denied;
+  };
+  struct Greeting {
+    keeper::Hello hello;
+    Fd policies;  ///< sealed memfd: kai.keeper.Policies
+  };
+
   /// Blocks for the keeper's first packet. Before the loop runs.
-  static Result<keeper::Hello> receive_hello(int socket);
+  static Result<Greeting> receive_hello(int socket);
 
   /// Sends a request (its id is set here); the descriptors go with it. `answer` (may be null) is called once, later;
   /// where the request cannot be sent, with Failed.
   void request(keeper::Request request, std::vector<Fd> descriptors, Answer answer);
 
-  /// A number for Spawn.instance that was never used before, by an earlier control either. `exited` is called once,
-  /// when the keeper reports the end, unless forget() comes first.
-  std::uint64_t new_instance(std::function<void(const keeper::AgentExited&)> exited);
-  void forget(std::uint64_t instance) { exits_.erase(instance); }
+  /// A number for Spawn.instance that was never used before, by an earlier control either. Nothing is called after
+  /// forget().
+  std::uint64_t new_instance(InstanceEvents events);
+  void forget(std::uint64_t instance) { instances_.erase(instance); }
 
  private:
   struct Packet {
@@ -49,9 +60,9 @@ class KeeperClient {
   };
 
   void readable();
-  void dispatch(const keeper::Reply& reply);
+  void dispatch(const keeper::Reply& reply, std::vector<Fd> descriptors);
   void flush();
-  void answer(std::uint64_t id, const keeper::Reply& reply);
+  void answer(std::uint64_t id, const keeper::Reply& reply, std::vector<Fd> descriptors);
 
   Fd socket_;
   EventLoop& loop_;
@@ -59,7 +70,7 @@ class KeeperClient {
   std::uint64_t last_id_ = 0;
   std::uint64_t last_instance_;
   std::unordered_map<std::uint64_t, Answer> answers_;
-  std::unordered_map<std::uint64_t, std::function<void(const keeper::AgentExited&)>> exits_;
+  std::unordered_map<std::uint64_t, InstanceEvents> instances_;
   std::deque<Packet> queue_;  // bounded by what control itself has in progress
   std::unique_ptr<Poll> poll_;
 };

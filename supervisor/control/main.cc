@@ -41,8 +41,9 @@ int run() {
   raise_descriptor_limit();
   // It would write to standard error what agents make it say; whoever parses checks the result.
   google::protobuf::SetLogHandler(nullptr);
-  const auto hello = KeeperClient::receive_hello(kKeeperFd);
-  if (!hello) return give_up("kai-control is started by kaid, not by hand", hello.error());
+  const auto greeting = KeeperClient::receive_hello(kKeeperFd);
+  if (!greeting) return give_up("kai-control is started by kaid, not by hand", greeting.error());
+  const keeper::Hello* const hello = &greeting->hello;
 
   LogOptions options;
   options.directory = hello->state_dir() + "/log";
@@ -56,10 +57,11 @@ int run() {
   auto packages = PackageStore::open(hello->state_dir() + "/packages");
   if (!packages) return give_up("the package store cannot be opened", packages.error());
 
-  const Policy policy = builtin_policy(!hello->root());
+  Policies policies(!hello->root());
+  if (auto taken = policies.take(greeting->policies); !taken) return give_up("the policies", taken.error());
   EventLoop loop;
   KeeperClient keeper(loop, Fd(kKeeperFd));
-  Control control({loop, keeper, **log, *registry, *packages, *hello, policy}, options.directory);
+  Control control({loop, keeper, **log, *registry, *packages, *hello, policies}, options.directory);
   if (auto started = control.start(); !started) return give_up("kaid cannot serve", started.error());
   loop.run();
   return control.exit_status();

@@ -51,7 +51,8 @@ class Registration : public std::enable_shared_from_this<Registration> {
  private:
   void on_read() {
     if (!reading_.outcome) return fail(reading_.outcome.error());
-    const auto compiled = compile(reading_.manifest, environment_.policy, {"unnamed", entry_override_});
+    const auto compiled = compile(reading_.manifest, *environment_.policies.for_agent(reading_.manifest.id),
+                                  {"unnamed", entry_override_});
     if (!compiled) return fail({"DENIED", compiled.error().message(), {}, {}, false});
     for (const Verdict& verdict : compiled->trimmed) {
       warnings_.push_back(verdict.pointer + " (" + verdict.asked + "): " + verdict.reason);

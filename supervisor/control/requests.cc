@@ -46,6 +46,12 @@ void handle_request(Operations& operations, const control::Request& request, std
       return operations.runs.signal(request.signal().number(), responder);
     case R::kVersion:
       return handle_version(responder);
+    case R::kReload:
+      return handle_reload(operations, responder);
+    case R::kPolicyCheck:
+      return handle_policy_check(operations, request.policy_check(), responder);
+    case R::kPolicyExplain:
+      return handle_policy_explain(operations, request.policy_explain(), responder);
     case R::OP_NOT_SET:
       break;
   }

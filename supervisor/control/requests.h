@@ -32,6 +32,13 @@ void handle_list(Operations& operations, const Responder& responder);
 void handle_status(Operations& operations, const control::AgentRef& request, const Responder& responder);
 void handle_send(Operations& operations, const control::Send& request, const Responder& responder);
 
+// requests_policies.cc
+void handle_reload(Operations& operations, const Responder& responder);
+/// SIGHUP: the same, told to the log alone.
+void take_policies(Operations& operations, const keeper::Reload& reload, const Fd& policies);
+void handle_policy_check(Operations& operations, const control::PolicyCheck& request, const Responder& responder);
+void handle_policy_explain(Operations& operations, const control::PolicyExplain& request, const Responder& responder);
+
 // requests_logs.cc
 void handle_logs(Operations& operations, const control::Logs& request, const Responder& responder);
 

@@ -41,6 +41,25 @@ void change_state(Operations& operations, const control::AgentRef& request, Oper
               });
 }
 
+/// Its private data. `then` is called when nothing of it is left; a failure is answered.
+void drop_data(Operations& operations, const std::string& id, const Responder& responder, std::function<void()> then) {
+  keeper::Request request;
+  request.mutable_drop_data()->set_agent_id(id);
+  operations.environment.keeper.request(
+      std::move(request), {},
+      [&operations, id, responder, then = std::move(then)](const keeper::Reply& reply, const std::vector<Fd>&) {
+        if (!reply.has_failed()) {
+          operations.environment.log.write(LogLevel::kInfo, id, "kai.purged", "its private data is gone");
+          return then();
+        }
+        responder.fail({"INTERNAL",
+                        "its private data could not be removed: " + reply.failed().detail(),
+                        "Try again with: kaictl terminate " + id + " --purge",
+                        {},
+                        false});
+      });
+}
+
 }  // namespace
 
 void handle_start(Operations& operations, const control::AgentRef& request, const Responder& responder) {
@@ -56,21 +75,26 @@ void handle_restart(Operations& operations, const control::AgentRef& request, co
 }
 
 void handle_terminate(Operations& operations, const control::Terminate& request, const Responder& responder) {
-  // Nothing of an agent's private data outlives its instance in this version, so that `purge` finds nothing more to do.
-  control::AgentRef reference;
-  reference.set_id(request.id());
-  reference.set_timeout_ms(request.timeout_ms());
-  change_state(operations, reference, &Agent::terminate, Agent::Goal::kTerminated, responder);
+  Agent* agent = operations.agents.find(request.id());
+  if (agent == nullptr) return responder.fail(not_registered(request.id()));
+  if (const auto taken = agent->terminate(); !taken) return responder.fail(taken.error());
+  agent->wait(Agent::Goal::kTerminated, timeout_of(request.timeout_ms()),
+              [&operations, id = request.id(), purge = request.purge(), responder](const Outcome<>& outcome) {
+                if (!outcome || !purge) return answer_with_state(operations, id, outcome, responder);
+                drop_data(operations, id, responder,
+                          [&operations, id, responder] { answer_with_state(operations, id, {}, responder); });
+              });
 }
 
 void handle_unregister(Operations& operations, const control::AgentRef& request, const Responder& responder) {
   if (const auto gone = operations.agents.unregister(request.id()); !gone) return responder.fail(gone.error());
-  std::string json = R"({"id":")" + request.id() + R"(","status":"not_found"})";
-  responder.done(std::move(json));
+  // Its id range may be another agent's next: what it kept goes with it.
+  drop_data(operations, request.id(), responder,
+            [id = request.id(), responder] { responder.done(R"({"id":")" + id + R"(","status":"not_found"})"); });
 }
 
 void handle_list(Operations& operations, const Responder& responder) {
-  responder.done(list_document(operations.agents, operations.environment.policy));
+  responder.done(list_document(operations.agents));
 }
 
 void handle_status(Operations& operations, const control::AgentRef& request, const Responder& responder) {
@@ -79,7 +103,7 @@ void handle_status(Operations& operations, const control::AgentRef& request, con
   agent->health(kHealthDeadline, [&operations, id = request.id(), responder](const std::string& health) {
     const Agent* still = operations.agents.find(id);
     if (still == nullptr) return responder.fail(not_registered(id), not_found_document(id));
-    responder.done(status_document(*still, operations.environment.policy, health));
+    responder.done(status_document(*still, health));
   });
 }
 

@@ -4,6 +4,11 @@
 
 namespace kai {
 
+void RestartPolicy::use(const Policy& policy) {
+  policy_ = policy;
+  while (times_.size() > policy_.max_crashes + 1) times_.pop_front();
+}
+
 void RestartPolicy::crashed(std::int64_t now_ms, std::chrono::milliseconds ran) {
   if (ran >= policy_.backoff.reset_after) consecutive_ = 0;
   ++consecutive_;

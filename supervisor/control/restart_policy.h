@@ -13,6 +13,9 @@ class RestartPolicy {
  public:
   explicit RestartPolicy(const Policy& policy) : policy_(policy) {}
 
+  /// Another policy from now on; what was counted stays.
+  void use(const Policy& policy);
+
   /// Counts a crash of an instance that ran for `ran` (0: it never came up).
   void crashed(std::int64_t now_ms, std::chrono::milliseconds ran);
   /// More than maxCrashes lie in the window.

@@ -14,61 +14,72 @@ constexpr std::size_t kStandardStreams = 3;
 constexpr int kNotExecutable = 126;  // as env(1) and docker have it
 constexpr int kNotFound = 127;
 
-bool granted(const Policy& policy, std::string_view grant) {
-  return std::find(policy.grants.begin(), policy.grants.end(), grant) != policy.grants.end();
-}
-
 std::string base_name(const std::string& path) {
   return path.substr(path.rfind('/') + 1);
 }
 
 // The description without its program's file and mounts, from the manifest or from the policy alone.
-Outcome<spec::SandboxSpec> describe(const std::string& id, const control::Run& request, const Policy& policy,
-                                    std::vector<Permission>& permissions) {
+Outcome<Compiled> describe(const std::string& id, const control::Run& request, std::optional<Manifest> manifest,
+                           const Policy& policy) {
   const std::vector<std::string> argv(request.argv().begin(), request.argv().end());
   const std::vector<std::string> env(request.env().begin(), request.env().end());
-  if (request.manifest().empty()) return compile_run(id, policy, argv, env);
-
-  ManifestResult parsed = parse_manifest(request.manifest(), false);
-  if (!parsed.manifest) return tl::unexpected(manifest_failure(parsed.errors));
+  if (!manifest) {
+    Compiled compiled;
+    compiled.spec = compile_run(id, policy, argv, env);
+    compiled.grants = used_grants(compiled.spec, policy);
+    return compiled;
+  }
   // A run is an agent of its own: it gets nothing of a registered one that has the manifest's id.
-  parsed.manifest->id = id;
-  parsed.manifest->entry.clear();
-  parsed.manifest->runtime.args.clear();
-  parsed.manifest->runtime.protocol = Protocol::kNone;
-  auto compiled = compile(*parsed.manifest, policy, {});
+  manifest->id = id;
+  manifest->entry.clear();
+  manifest->runtime.args.clear();
+  manifest->runtime.protocol = Protocol::kNone;
+  Package none;
+  none.ephemeral = true;
+  auto compiled = compile(*manifest, policy, none);
   if (!compiled) return refuse("DENIED", compiled.error().message());
-  permissions = std::move(compiled->permissions);
-  spec::SandboxSpec spec = std::move(compiled->spec);
+  spec::SandboxSpec& spec = compiled->spec;
   spec.clear_argv();
   for (const std::string& argument : argv) spec.add_argv(argument);
   for (const std::string& variable : env) set_variable(spec, variable);
   spec.set_ephemeral(true);
-  return spec;
+  return std::move(*compiled);
 }
 
-void add_descriptor_mount(spec::SandboxSpec& spec, const std::string& target) {
+void add_descriptor_mount(spec::SandboxSpec& spec, const std::string& target, bool read_only) {
   std::uint32_t used = 0;
   for (const spec::Mount& mount : spec.mounts()) used += mount.kind() == spec::Mount::DESCRIPTOR ? 1U : 0U;
   spec::Mount& mount = *spec.add_mounts();
   mount.set_kind(spec::Mount::DESCRIPTOR);
   mount.set_target(target);
-  mount.set_read_only(true);
+  mount.set_read_only(read_only);
   mount.set_descriptor(used);
+}
+
+void add_grant(Compiled& compiled, const std::string& grant) {
+  const auto& grants = compiled.grants;
+  if (std::find(grants.begin(), grants.end(), grant) == grants.end()) compiled.grants.push_back(grant);
+}
+
+std::string names_of(const PolicySet& set) {
+  std::string names;
+  for (const Policy& policy : set.policies) names += (names.empty() ? "" : ", ") + policy.name;
+  return names;
 }
 
 Outcome<> check_mounts(const control::Run& request, const Policy& policy) {
   for (const control::RunMount& mount : request.mounts()) {
-    if (!granted(policy, "hostMounts")) {
+    if (!policy.grants_power("hostMounts")) {
       return refuse("DENIED",
                     "--mount " + mount.source_label() + " needs the grant hostMounts, which policy " + policy.name +
                         " does not give",
                     "Copy what the program needs into a package, or run it without --mount");
     }
-    if (mount.read_write()) {
-      return refuse("UNAVAILABLE",
-                    "--mount " + mount.source_label() + ":rw: host directories are mounted read-only in this version",
-                    "Leave :rw out");
+    if (mount.read_write() && !policy.grants_power("hostWrite")) {
+      return refuse("DENIED",
+                    "--mount " + mount.source_label() + ":rw needs the grant hostWrite, which policy " + policy.name +
+                        " does not give",
+                    "Leave :rw out, or let the operator's policy grant it");
     }
   }
   return {};
@@ -77,11 +88,20 @@ Outcome<> check_mounts(const control::Run& request, const Policy& policy) {
 }  // namespace
 
 Outcome<PreparedSandbox> Runs::prepare(const std::string& id, const control::Run& request, std::size_t descriptors) {
-  const Policy& policy = environment_.policy;
-  if (!request.policy().empty() && request.policy() != policy.name) {
-    return refuse("NOT_FOUND", "there is no policy '" + request.policy() + "'",
-                  "The one that there is: " + policy.name);
+  std::optional<Manifest> manifest;
+  if (!request.manifest().empty()) {
+    ManifestResult parsed = parse_manifest(request.manifest(), false);
+    if (!parsed.manifest) return tl::unexpected(manifest_failure(parsed.errors));
+    manifest = std::move(*parsed.manifest);
   }
+  const Policies& policies = environment_.policies;
+  const PolicyRef chosen =
+      request.policy().empty() ? policies.for_agent(manifest ? manifest->id : id) : policies.named(request.policy());
+  if (!chosen) {
+    return refuse("NOT_FOUND", "there is no policy '" + request.policy() + "'",
+                  "There are: " + names_of(policies.all()));
+  }
+  const Policy& policy = *chosen;
   if (request.argv().empty()) return refuse("INVALID", "there is no program to run");
   const std::size_t needed =
       kStandardStreams + (request.program_is_descriptor() ? 1 : 0) + static_cast<std::size_t>(request.mounts_size());
@@ -92,16 +112,20 @@ Outcome<PreparedSandbox> Runs::prepare(const std::string& id, const control::Run
         "Use a kaictl of the same version as kaid");
   }
   if (auto checked = check_mounts(request, policy); !checked) return tl::unexpected(checked.error());
-  std::vector<Permission> permissions;
-  auto spec = describe(id, request, policy, permissions);
-  if (!spec) return tl::unexpected(spec.error());
+  auto compiled = describe(id, request, std::move(manifest), policy);
+  if (!compiled) return tl::unexpected(compiled.error());
+  spec::SandboxSpec& spec = compiled->spec;
   if (request.program_is_descriptor()) {
     const std::string program = "/agent/" + base_name(request.argv(0));
-    add_descriptor_mount(*spec, program);
-    spec->set_argv(0, program);
+    add_descriptor_mount(spec, program, true);
+    spec.set_argv(0, program);
   }
-  for (const control::RunMount& mount : request.mounts()) add_descriptor_mount(*spec, mount.target());
-  auto prepared = prepare_sandbox(*spec, std::move(permissions), policy);
+  for (const control::RunMount& mount : request.mounts()) {
+    add_descriptor_mount(spec, mount.target(), !mount.read_write());
+    add_grant(*compiled, "hostMounts");
+    if (mount.read_write()) add_grant(*compiled, "hostWrite");
+  }
+  auto prepared = prepare_sandbox(*compiled, chosen);
   if (!prepared) return refuse("INTERNAL", "the sandbox cannot be described: " + prepared.error().message());
   return std::move(*prepared);
 }
@@ -114,10 +138,11 @@ void Runs::start(const control::Run& request, std::vector<Fd> descriptors, const
   const auto slot = environment_.registry.lease_slot();
   if (!slot) return responder.fail({"BUSY", "no user ids are left for a run: " + slot.error().message(), {}, {}, true});
 
-  Run& run = *runs_.emplace(id, std::make_unique<Run>(Run{id, responder, *slot, nullptr})).first->second;
-  environment_.log.write(LogLevel::kInfo, id, "kai.run", "a run starts", {{"program", request.argv(0)}});
+  Run& run = *runs_.emplace(id, std::make_unique<Run>(environment_, id, responder, *slot)).first->second;
+  environment_.log.write(LogLevel::kInfo, id, "kai.run", "a run starts",
+                         {{"program", request.argv(0)}, {"policy", sandbox->policy->name}});
   run.instance = std::make_unique<Instance>(environment_.loop, environment_.keeper, *sandbox, *slot,
-                                            std::move(descriptors), handlers(run));
+                                            std::move(descriptors), run.denials, handlers(run));
   responder.on_gone([this, id] {
     const auto found = runs_.find(id);
     if (found != runs_.end()) found->second->instance->kill();
@@ -126,13 +151,7 @@ void Runs::start(const control::Run& request, std::vector<Fd> descriptors, const
 
 Instance::Handlers Runs::handlers(Run& run) {
   Instance::Handlers handlers;
-  handlers.activated = [this, &run] {
-    for (const std::string& layer : run.instance->degraded()) {
-      environment_.log.write(LogLevel::kWarn, run.id, "kai.degraded",
-                             "it runs without a layer that this machine cannot give; see 'kaictl doctor'",
-                             {{"layer", layer}});
-    }
-  };
+  handlers.activated = [this, &run] { log_layers(environment_.log, run.id, *run.instance); };
   handlers.started = [&run] {
     run.started = true;
     run.responder.run_started(run.instance->pid());
@@ -142,6 +161,7 @@ Instance::Handlers Runs::handlers(Run& run) {
 }
 
 void Runs::on_ended(Run& run, const End& end) {
+  run.denials.finish();
   environment_.log.write(LogLevel::kInfo, run.id, "kai.run", "the run is over: " + end.message,
                          {{"cause", to_string(end.cause)}});
   const auto& failed = run.instance->facts().start_failed;
@@ -179,7 +199,7 @@ void Runs::signal(int number, const Responder& responder) {
 void Runs::shut_down(std::function<void()> done) {
   if (runs_.empty()) return done();
   all_ended_ = std::move(done);
-  for (const auto& [id, run] : runs_) run->instance->stop(environment_.policy.deadlines.stop);
+  for (const auto& [id, run] : runs_) run->instance->stop(run->instance->policy()->deadlines.stop);
 }
 
 }  // namespace kai

@@ -28,9 +28,15 @@ class Runs {
 
  private:
   struct Run {
+    Run(Environment& environment, std::string run_id, Responder client, std::uint32_t slot)
+        : id(std::move(run_id)),
+          responder(std::move(client)),
+          uid_slot(slot),
+          denials(environment.loop, environment.log, id) {}
     std::string id;
     Responder responder;
     std::uint32_t uid_slot;
+    DenialLog denials;
     std::unique_ptr<Instance> instance;
     bool started = false;
   };

@@ -78,20 +78,27 @@ spec::SandboxSpec compiler_spec(const std::string& id, const Policy& policy, con
   return spec;
 }
 
+std::string last_8(const std::string& uuid) {
+  return uuid.substr(uuid.size() - 8);
+}
+
 /// One compilation; it lives until its sandbox has ended.
 class Job : public std::enable_shared_from_this<Job> {
  public:
   Job(Environment& environment, std::function<void(Outcome<std::string>)> done)
       : environment_(environment),
+        id_("job-" + last_8(new_uuid())),
         done_(std::move(done)),
         bundle_(environment.loop, kMaxBundleBytes),
         messages_(environment.loop, kMaxErrorBytes),
+        denials_(environment.loop, environment.log, id_),
         deadline_(environment.loop) {}
 
   Result<> start(int package, const std::string& entry) {
-    const std::string uuid = new_uuid();
-    const std::string id = "job-" + uuid.substr(uuid.size() - 8);
-    auto sandbox = prepare_sandbox(compiler_spec(id, environment_.policy, entry), {}, environment_.policy);
+    const PolicyRef policy = environment_.policies.own_jobs();
+    Compiled job;
+    job.spec = compiler_spec(id_, *policy, entry);
+    auto sandbox = prepare_sandbox(job, policy);
     if (!sandbox) return tl::unexpected(sandbox.error());
     std::vector<Fd> descriptors;
     descriptors.emplace_back(::open("/dev/null", O_RDONLY | O_CLOEXEC));
@@ -107,7 +114,7 @@ class Job : public std::enable_shared_from_this<Job> {
     Instance::Handlers handlers;
     handlers.ended = [self = shared_from_this()](const End& end) { self->on_ended(end); };
     instance_ = std::make_unique<Instance>(environment_.loop, environment_.keeper, *sandbox, slot_,
-                                           std::move(descriptors), std::move(handlers));
+                                           std::move(descriptors), denials_, std::move(handlers));
     deadline_.start(kDeadline, [this] {
       late_ = true;
       instance_->kill();
@@ -142,10 +149,12 @@ class Job : public std::enable_shared_from_this<Job> {
   }
 
   Environment& environment_;
+  std::string id_;
   std::function<void(Outcome<std::string>)> done_;
   Capture bundle_, messages_;
   std::uint32_t slot_ = 0;
   bool late_ = false;
+  DenialLog denials_;
   Timer deadline_;
   std::unique_ptr<Instance> instance_;
 };

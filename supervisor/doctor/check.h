@@ -21,7 +21,8 @@ struct Check {
 };
 using Checks = std::vector<Check>;
 
-void check_kernel(Checks& checks);      ///< system calls, seccomp, Landlock
+void check_kernel(Checks& checks);      ///< system calls, seccomp
+void check_layers(Checks& checks);      ///< Landlock, disk limits, io weights, news of refused files
 void check_namespaces(Checks& checks);  ///< the seven, id maps, a proc of one's own
 void check_cgroups(Checks& checks);     ///< backend, delegation
 void check_programs(Checks& checks);    ///< runtimes, kAI's own programs, SDKs

@@ -70,21 +70,11 @@ void check_seccomp(Checks& checks) {
                                : Check{"seccomp filter", Status::kMissing, filter.text(),
                                        "use a kernel with CONFIG_SECCOMP_FILTER; in a container, allow seccomp(2)"});
   const Answer listener = ask_child([] { return install_filter(SECCOMP_FILTER_FLAG_NEW_LISTENER); });
-  checks.push_back(listener.ok()
-                       ? Check{"seccomp notify", Status::kOk, "user notification is there", ""}
-                       : Check{"seccomp notify", Status::kDegraded, listener.text() + "; denials will not be seen live",
-                               "use Linux 5.0 or newer; a filter with a listener may already be in force here"});
-}
-
-void check_landlock(Checks& checks) {
-#ifdef SYS_landlock_create_ruleset
-  const long abi = syscall(SYS_landlock_create_ruleset, nullptr, 0, 1 /* LANDLOCK_CREATE_RULESET_VERSION */);
-#else
-  const long abi = -1;
-#endif
-  // A second lock for a later version of kAI: no fault yet where it is missing.
-  const std::string detail = abi > 0 ? "ABI " + std::to_string(abi) : "not there; not needed by this version";
-  checks.push_back({"landlock", Status::kOk, detail, ""});
+  checks.push_back(
+      listener.ok() ? Check{"seccomp notify", Status::kOk, "user notification is there", ""}
+                    : Check{"seccomp notify", Status::kMissing, listener.text(),
+                            "use Linux 5.0 or newer, and run kaid where no filter with a listener is in force already; "
+                            "or let the operator's policies say degrade: [seccompNotify], and denials are not seen"});
 }
 
 }  // namespace
@@ -92,7 +82,6 @@ void check_landlock(Checks& checks) {
 void check_kernel(Checks& checks) {
   check_system_calls(checks);
   check_seccomp(checks);
-  check_landlock(checks);
 }
 
 }  // namespace kai::doctor

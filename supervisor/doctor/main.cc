@@ -34,6 +34,7 @@ int main(int argc, char** argv) {
   using namespace kai::doctor;
   Checks checks;
   check_kernel(checks);
+  check_layers(checks);
   check_namespaces(checks);
   check_cgroups(checks);
   check_programs(checks);

@@ -40,8 +40,9 @@ std::string remedy_for(const Namespace& wanted) {
     return "sysctl -w kernel.unprivileged_userns_clone=1, or run kaid as root";
   }
   if (geteuid() != 0 && number_in("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1) {
-    return "give kaid an AppArmor profile with `userns,`, or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, "
-           "or run kaid as root";
+    return "cp PREFIX/share/kai/apparmor/kai /etc/apparmor.d/ && apparmor_parser -r /etc/apparmor.d/kai (PREFIX: where "
+           "kAI "
+           "is installed), or run kaid as root";
   }
   return "run kaid on the host, not in a chroot; in a container, let its seccomp profile pass clone3 and unshare";
 }

@@ -1,12 +1,11 @@
 #include "supervisor/keeper/config.h"
 
-#include <dirent.h>
 #include <unistd.h>
 
+#include <array>
+#include <climits>
 #include <cstdlib>
-#include <memory>
-#include <optional>
-#include <string_view>
+#include <set>
 
 #include <yaml-cpp/yaml.h>
 
@@ -33,43 +32,55 @@ std::string place(const std::string& path, const YAML::Mark& mark) {
   return path + ":" + std::to_string(mark.line + 1) + ":" + std::to_string(mark.column + 1);
 }
 
-Result<std::string> text(const std::string& path, const std::string& key, const YAML::Node& node) {
-  if (!node.IsScalar() || node.Scalar().empty())
-    return failure(place(path, node.Mark()) + ": " + key + " must be a text");
-  return node.Scalar();
+/// Without links, as kaid keeps the paths of its directories; the path itself where it does not lead anywhere.
+std::string absolute_path(const std::string& path) {
+  std::array<char, PATH_MAX> resolved{};
+  return realpath(path.c_str(), resolved.data()) != nullptr ? resolved.data() : path;
 }
 
-Result<std::string> directory(const std::string& path, const std::string& key, const YAML::Node& node) {
-  auto value = text(path, key, node);
-  if (value && !value->starts_with('/')) {
-    return failure(place(path, node.Mark()) + ": " + key + " must be an absolute path, not \"" + *value + "\"");
+/// One key of the file with its value, and where each stands.
+struct Setting {
+  std::string key;
+  YAML::Node value;
+  std::string key_place, value_place;
+};
+
+Result<std::string> text(const Setting& setting) {
+  if (!setting.value.IsScalar() || setting.value.Scalar().empty()) {
+    return failure(setting.value_place + ": " + setting.key + " must be a text");
   }
-  return value;
+  return setting.value.Scalar();
 }
 
-Result<> take(const std::string& path, const std::string& key, const YAML::Node& node, Config& config) {
-  const auto store = [](Result<std::string> value, std::string& into) -> Result<> {
-    if (!value) return tl::unexpected(value.error());
-    into = *value;
-    return {};
-  };
-  if (key == "stateDir") return store(directory(path, key, node), config.state_dir);
-  if (key == "runtimeDir") return store(directory(path, key, node), config.runtime_dir);
-  if (key == "policies") return store(directory(path, key, node), config.policies_dir);
+Result<> take_directory(const Setting& setting, std::string& into) {
+  auto value = text(setting);
+  if (!value) return tl::unexpected(value.error());
+  if (!value->starts_with('/')) {
+    return failure(setting.value_place + ": " + setting.key + " must be an absolute path, not \"" + *value + "\"");
+  }
+  into = *value;
+  return {};
+}
+
+Result<> take(const Setting& setting, Config& config) {
+  const std::string& key = setting.key;
+  if (key == "stateDir") return take_directory(setting, config.state_dir);
+  if (key == "runtimeDir") return take_directory(setting, config.runtime_dir);
+  if (key == "policies") return take_directory(setting, config.policies_dir);
   if (key == "logLevel") {
-    const std::string level = node.IsScalar() ? node.Scalar() : "";
+    const std::string level = setting.value.IsScalar() ? setting.value.Scalar() : "";
     if (level != "debug" && level != "info" && level != "warn" && level != "error") {
-      return failure(place(path, node.Mark()) + ": logLevel must be debug, info, warn or error");
+      return failure(setting.value_place + ": logLevel must be debug, info, warn or error");
     }
     config.log_level = level;
     return {};
   }
   const bool egress = key == "upstreamDns" || key == "blockedDomains";
-  if (egress && node.IsSequence() && node.size() == 0) return {};  // their default
+  if (egress && setting.value.IsSequence() && setting.value.size() == 0) return {};  // their default
   if (egress || key == "redis") {
-    return failure(place(path, node.Mark()) + ": " + key + " is not in this version of kaid; remove it");
+    return failure(setting.key_place + ": " + key + " is not in this version of kaid; remove it");
   }
-  return failure(place(path, node.Mark()) + ": unknown key \"" + key +
+  return failure(setting.key_place + ": unknown key \"" + key +
                  "\"; known are stateDir, runtimeDir, policies and logLevel");
 }
 
@@ -77,10 +88,17 @@ Result<> parse(const std::string& path, const std::string& content, Config& conf
   try {
     const YAML::Node root = YAML::Load(content);
     if (root.IsNull()) return {};
-    if (!root.IsMap()) return failure(path + ": must be a mapping of keys to values");
+    if (!root.IsMap()) return failure(place(path, root.Mark()) + ": must be a mapping of keys to values");
+    std::set<std::string> seen;
     for (const auto& entry : root) {
-      if (!entry.first.IsScalar()) return failure(place(path, entry.first.Mark()) + ": a key must be a text");
-      if (auto done = take(path, entry.first.Scalar(), entry.second, config); !done) return done;
+      const std::string key_place = place(path, entry.first.Mark());
+      if (!entry.first.IsScalar()) return failure(key_place + ": a key must be a text");
+      const std::string key = entry.first.Scalar();
+      if (!seen.insert(key).second) return failure(key_place + ": " + key + " is there twice; keep one");
+      // A value that was left out has the mark of whatever comes next.
+      const YAML::Node& value = entry.second;
+      const Setting setting{key, value, key_place, value.IsNull() ? key_place : place(path, value.Mark())};
+      if (auto done = take(setting, config); !done) return done;
     }
     return {};
   } catch (const YAML::Exception& error) {
@@ -88,28 +106,11 @@ Result<> parse(const std::string& path, const std::string& content, Config& conf
   }
 }
 
-// Operator policies come with a later version: one that is there and not obeyed would be worse than none.
-Result<> refuse_policies(const std::string& directory, bool named_by_operator) {
-  const std::unique_ptr<DIR, int (*)(DIR*)> entries(opendir(directory.c_str()), closedir);
-  if (!entries) {
-    if (errno == ENOENT && !named_by_operator) return {};
-    return errno_failure("policies directory", directory);
-  }
-  while (const dirent* entry = readdir(entries.get())) {
-    if (std::string_view(entry->d_name).ends_with(".yaml")) {
-      return failure(
-          directory + "/" + entry->d_name +
-          ": this version of kaid has only the built-in policy and does not read operator policies; move the "
-          "file away to start without it");
-    }
-  }
-  return {};
-}
-
 }  // namespace
 
 Result<Config> load_config(const CommandLine& given, bool root) {
   Config config;
+  config.given = given;
   const std::string standard = root ? "/etc/kai/kaid.yaml" : xdg("XDG_CONFIG_HOME", ".config") + "/kaid.yaml";
   const std::string path = given.config.empty() ? standard : given.config;
   if (!given.config.empty() || access(path.c_str(), F_OK) == 0) {
@@ -118,9 +119,8 @@ Result<Config> load_config(const CommandLine& given, bool root) {
     if (auto done = parse(path, *content, config); !done) return tl::unexpected(done.error());
     config.config_path = path;
   }
-  const bool policies_named = !config.policies_dir.empty();
-  if (!policies_named) config.policies_dir = standard.substr(0, standard.rfind('/')) + "/policies";
-  if (auto done = refuse_policies(config.policies_dir, policies_named); !done) return tl::unexpected(done.error());
+  config.default_policies_dir = config.policies_dir.empty();
+  if (config.default_policies_dir) config.policies_dir = standard.substr(0, standard.rfind('/')) + "/policies";
 
   if (!given.state_dir.empty()) config.state_dir = given.state_dir;
   if (!given.runtime_dir.empty()) config.runtime_dir = given.runtime_dir;
@@ -132,6 +132,27 @@ Result<Config> load_config(const CommandLine& given, bool root) {
                          : session.starts_with('/') ? session + "/kai"
                                                     : "/tmp/kai-" + std::to_string(geteuid());
   }
+  return config;
+}
+
+Result<Config> reload_config(const Config& current, bool root) {
+  auto fresh = load_config(current.given, root);
+  if (!fresh) return fresh;
+  const auto changed = [&](const char* key, const std::string& before, const std::string& now) -> Result<> {
+    if (before == now || before == absolute_path(now)) return {};
+    return failure((fresh->config_path.empty() ? "kaid.yaml" : fresh->config_path) + ": " + key + " was " + before +
+                   " when kaid began and is " + now + " now; that needs a restart of kaid, or set it back");
+  };
+  if (auto same = changed("stateDir", current.state_dir, fresh->state_dir); !same) return tl::unexpected(same.error());
+  if (auto same = changed("runtimeDir", current.runtime_dir, fresh->runtime_dir); !same) {
+    return tl::unexpected(same.error());
+  }
+  if (auto same = changed("policies", current.policies_dir, fresh->policies_dir); !same) {
+    return tl::unexpected(same.error());
+  }
+  Config config = current;
+  config.log_level = fresh->log_level;
+  config.config_path = fresh->config_path;
   return config;
 }
 

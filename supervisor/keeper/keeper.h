@@ -1,5 +1,7 @@
 // The keeper: starts control, makes agents for it, waits for all of them, and cleans up. One thread, one epoll, no
 // allocation worth a name in its steady state. It is the only privileged part; check.h says what it believes.
+// keeper.cc has the loop and the end, keeper_control.cc what control asks and is told, keeper_spawn.cc how an agent is
+// made, keeper_agents.cc what becomes of it, keeper_limits.cc what is watched meanwhile.
 #pragma once
 
 #include <sys/types.h>
@@ -21,14 +23,22 @@
 #include "supervisor/keeper/config.h"
 #include "supervisor/keeper/control_process.h"
 #include "supervisor/keeper/directories.h"
+#include "supervisor/keeper/directory_watch.h"
+#include "supervisor/keeper/disks.h"
+#include "supervisor/keeper/kernel_audit.h"
+#include "supervisor/keeper/limit_watch.h"
+#include "supervisor/keeper/policies.h"
 #include "supervisor/keeper/service_manager.h"
 #include "supervisor/keeper/starters.h"
 
 namespace kai::keeper {
 
+/// One line on standard error: only for what control cannot tell.
+void say(const std::string& line);
+
 class Keeper {
  public:
-  static Result<Keeper> create(Config config, Identity identity, Programs programs);
+  static Result<Keeper> create(Config config, Identity identity, Programs programs, LoadedPolicies policies);
 
   /// Until SIGTERM or SIGINT. The exit status of kaid.
   int run();
@@ -39,6 +49,7 @@ class Keeper {
   /// One agent, from its request until its processes and groups are gone.
   struct Agent {
     std::uint64_t instance = 0;
+    std::string id;
     std::uint64_t request = 0;  // of its Spawn, until that is answered
     std::uint32_t uid_slot = 0;
     Starter starter;  // until set-up is over
@@ -49,9 +60,33 @@ class Keeper {
     std::uint32_t watchdog_kills = 0;  // ended here for its memory, not by the kernel
     std::vector<std::string> degraded;
     Clock::time_point asked;
+    bool has_disk = false;
+    Fd listener;  // of its filter's notifications: a duplicate, so that it lives as long as the agent
+    LimitWatch limits;
+    std::optional<DirectoryWatch> directory;  // of its private data, where that has no file system of its own
+    Budget audit{kDenialsPerSecond};
+  };
+  /// An answer or event with what goes beside it, until the channel has room for it.
+  struct Outgoing {
+    std::string bytes;
+    Fd fd;
   };
 
-  Keeper(Config config, Identity identity, Programs programs, Starters starters, sandbox::CgroupTree cgroups);
+  static constexpr std::size_t kMaxRequestBytes = 64 << 10;
+  static constexpr std::size_t kMaxAgents = 4096;
+  static constexpr double kDenialsPerSecond = 20;                  // of files, told of one agent; more are counted
+  static constexpr auto kStopDeadline = std::chrono::seconds(30);  // control's own deadlines are shorter
+  // New starters are made when no start was asked for in this time: making one takes a millisecond of a cpu, which an
+  // agent that has just been started needs more.
+  static constexpr auto kRefillDelay = std::chrono::milliseconds(3);
+  // Agents' id ranges: 1,024 ids each from 0x70000000, above every range that Debian, systemd or containers use, and
+  // below 2^31, where some programs stop to understand uids.
+  static constexpr std::uint32_t kUidBase = 0x70000000;
+  static constexpr std::uint32_t kUidsPerAgent = 1024;
+  static constexpr std::uint32_t kUidSlots = (0x7FFF0000 - kUidBase) / kUidsPerAgent;
+
+  Keeper(Config config, Identity identity, Programs programs, Starters starters, sandbox::CgroupTree cgroups,
+         LoadedPolicies policies);
 
   Result<> prepare_loop();
   void dispatch(int fd);
@@ -60,34 +95,52 @@ class Keeper {
 
   // control
   Result<> launch_control();
-  void greet_control();
+  Result<> greet_control();
   void on_control_packet();
   void on_control_exit();
-  void reply(const kai::keeper::Reply& message);
+  void reply(const kai::keeper::Reply& message, Fd fd = {});
+  void done(std::uint64_t request);
   void flush_replies();
   void fail(std::uint64_t request, const std::string& step, const Error& error);
 
-  // requests
+  void reload(std::uint64_t request);
+  Result<Fd> read_policies_again(Config& config);
+  void on_usage(std::uint64_t id, std::uint64_t instance);
+  void on_describe(std::uint64_t id, const kai::keeper::Describe& describe);
+  void on_drop_data(std::uint64_t id, const std::string& agent_id);
+
+  // starting an agent
   void on_spawn(std::uint64_t id, const kai::keeper::Spawn& spawn, std::vector<Fd> fds);
   Result<> begin_spawn(Agent& agent, const Fd& spec, std::vector<Fd> fds, std::string& step);
   Result<> add_spare_group();
   void refill();
-  Result<> use_cgroup(Agent& agent, const spec::SandboxSpec& spec, std::string& step);
-  void on_usage(std::uint64_t id, std::uint64_t instance);
-
-  // agents
+  Result<> use_cgroup(Agent& agent, const spec::SandboxSpec& spec);
+  Result<> take_layers(Agent& agent, const spec::SandboxSpec& spec, std::string& step);
+  Result<PrivateData> open_private_data(Agent& agent, const spec::SandboxSpec& spec);
   void on_report(Agent& agent);
   void on_forked(Agent& agent, pid_t pid);
   void on_verified(Agent& agent);
   void set_up_failed(Agent& agent, const std::string& step, const Error& error);
+  void stop_watching_starter(Agent& agent);
+  Result<> watch(Agent& agent, int fd, std::uint32_t events);
+
+  // agents
   void on_agent_exit(Agent& agent);
   void on_oom(Agent& agent);
   void release(Agent& agent);
   void kill(const Agent& agent);
   void kill_all();
   void remove_groups();
+
+  // limits
   void watch_memory();
-  void stop_watching_starter(Agent& agent);
+  void look_at_end(Agent& agent);
+  void look_at_limits();
+  void look_at_open_files(Agent& agent, Clock::time_point now, LimitWatch::Hits& hits);
+  void measure_directories();
+  void tell(LimitWatch::Hits& hits);
+  void watch_audit();
+  void tell(const std::vector<LandlockDenial>& denials);
 
   // signals and the end
   void on_signal();
@@ -99,13 +152,17 @@ class Keeper {
   Programs programs_;
   Starters starters_;
   sandbox::CgroupTree cgroups_;
+  LoadedPolicies policies_;
+  Disks disks_;
+  std::optional<KernelAudit> audit_;
+  bool audit_watched_ = false;
   ServiceManager service_manager_;
   std::vector<std::string> missing_;
 
   Fd epoll_, signals_;
   ControlProcess control_;
   bool control_ready_ = false;
-  std::deque<std::string> replies_;  // that the channel had no room for
+  std::deque<Outgoing> replies_;  // that the channel had no room for
   std::deque<Clock::time_point> control_deaths_;
   std::map<std::uint64_t, Agent> agents_;          // by instance
   std::map<int, std::uint64_t> instance_of_;       // by descriptor in the epoll: starter channel or pidfd
@@ -115,6 +172,7 @@ class Keeper {
   std::optional<Clock::time_point> stop_deadline_;
   Clock::time_point stop_asked_;
   std::optional<Clock::time_point> refill_at_ = Clock::now();
+  Clock::time_point next_look_{};  // at the limits
   int exit_status_ = 0;
 };
 

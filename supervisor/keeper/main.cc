@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <string>
+#include <utility>
 
 #include "proto/quiet.h"
 #include "supervisor/keeper/keeper.h"
@@ -43,6 +44,11 @@ int serve(const kai::keeper::CommandLine& given) {
     std::fprintf(stderr, "kaid: %s\n", config.error().message().c_str());
     return kExitUsage;
   }
+  auto policies = load_policies(*config, identity.root);
+  if (!policies) {
+    std::fprintf(stderr, "kaid: %s\n", policies.error().message().c_str());
+    return kExitUsage;
+  }
   const auto programs = find_programs();
   if (!programs) {
     std::fprintf(stderr, "kaid: its other programs are not where they should be: %s\n",
@@ -54,7 +60,7 @@ int serve(const kai::keeper::CommandLine& given) {
     std::fprintf(stderr, "kaid: %s\n", locks.error().message().c_str());
     return 1;
   }
-  auto keeper = Keeper::create(std::move(*config), identity, *programs);
+  auto keeper = Keeper::create(std::move(*config), identity, *programs, std::move(*policies));
   if (!keeper) {
     std::fprintf(stderr, "kaid: %s\n", keeper.error().message().c_str());
     return 1;

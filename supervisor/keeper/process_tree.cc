@@ -60,8 +60,10 @@ std::uint64_t proportional_memory(pid_t pid) {
   return exact ? *exact : resident_memory(pid);
 }
 
-/// The tree, parents first. Each thread has children of its own.
-std::vector<pid_t> tree_of(pid_t root) {
+}  // namespace
+
+/// Each thread has children of its own.
+std::vector<pid_t> process_tree(pid_t root) {
   std::vector<pid_t> tree = {root};
   for (std::size_t at = 0; at < tree.size() && tree.size() < kMaxProcesses; ++at) {
     const std::string tasks = "/proc/" + std::to_string(tree[at]) + "/task";
@@ -76,17 +78,15 @@ std::vector<pid_t> tree_of(pid_t root) {
   return tree;
 }
 
-}  // namespace
-
 TreeUsage tree_usage(pid_t root) {
   TreeUsage usage;
-  for (const pid_t pid : tree_of(root)) add(pid, usage);
+  for (const pid_t pid : process_tree(root)) add(pid, usage);
   return usage;
 }
 
 std::uint64_t exact_tree_memory(pid_t root) {
   std::uint64_t bytes = 0;
-  for (const pid_t pid : tree_of(root)) bytes += proportional_memory(pid);
+  for (const pid_t pid : process_tree(root)) bytes += proportional_memory(pid);
   return bytes;
 }
 

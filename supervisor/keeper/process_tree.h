@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <vector>
 
 namespace kai::keeper {
 
@@ -16,6 +17,9 @@ struct TreeUsage {
 
 /// `root` and all its descendants: as it is the first process of a pid namespace, orphans stay below it.
 TreeUsage tree_usage(pid_t root);
+
+/// Them, parents first.
+std::vector<pid_t> process_tree(pid_t root);
 
 /// The memory alone, with what is shared counted once: exact, and a hundred times the work.
 std::uint64_t exact_tree_memory(pid_t root);

@@ -43,12 +43,13 @@ Starters::~Starters() {
   }
 }
 
-Result<Starter> Starters::launch() const {
+Result<Starter> Starters::launch(bool host_network) const {
   auto channel = socket_pair(SOCK_SEQPACKET);
   if (!channel) return tl::unexpected(channel.error());
   const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!null) return errno_failure("open", "/dev/null");
-  const char* const arguments[] = {"kai-agent-host", root_ ? "--root" : "--user", nullptr};
+  const char* const arguments[] = {"kai-agent-host", root_ ? "--root" : "--user",
+                                   host_network ? "--host-network" : nullptr, nullptr};
   const char* const environment[] = {nullptr};
   const pid_t keeper = getpid();
 

@@ -34,6 +34,8 @@ class Starters {
 
   /// A starter, the oldest that is ready, else a new one.
   Result<Starter> take();
+  /// A new one that stays in the host's network namespace, for agents with the grant hostNetwork or unsandboxed.
+  [[nodiscard]] Result<Starter> launch_in_host_network() const { return launch(true); }
   /// Makes the pool full again. Called when no start is under way, as making one costs a millisecond of cpu.
   Result<> refill();
   /// Ends those that stand ready.
@@ -42,7 +44,7 @@ class Starters {
 
  private:
   Starters(Fd program, bool root) : program_(std::move(program)), root_(root) {}
-  Result<Starter> launch() const;
+  Result<Starter> launch(bool host_network = false) const;
 
   Fd program_;
   bool root_;

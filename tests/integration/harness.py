@@ -171,8 +171,24 @@ class Daemon:
         self.state = self.directory / "state"
         self.runtime = self.directory / "run"
         self.log_path = self.directory / "kaid.log"
+        self.config = None  # kaid.yaml, once there are policies
         self.process = None
         self.traces = None
+
+    def write_policies(self, **files):
+        """Operator policies, by the names of their files without .yaml; a file of None is removed."""
+        directory = self.directory / "policies"
+        directory.mkdir(mode=0o755, exist_ok=True)
+        for name, text in files.items():
+            path = directory / f"{name}.yaml"
+            if text is None:
+                path.unlink()
+            else:
+                path.write_text(text)
+                path.chmod(0o644)
+        self.config = self.directory / "kaid.yaml"
+        self.config.write_text(f"policies: {directory}\n")
+        self.config.chmod(0o644)
 
     @property
     def socket(self):
@@ -183,7 +199,7 @@ class Daemon:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def command(self):
-        return self.prefix + [str(self.bin / "kaid"), "--state-dir", str(self.state), "--runtime-dir", str(self.runtime)]
+        return self.prefix + [str(self.bin / "kaid"), "--state-dir", str(self.state), "--runtime-dir", str(self.runtime)] + ([] if self.config is None else ["--config", str(self.config)])
 
     def launch(self):
         """Starts kaid without waiting for it."""

@@ -147,7 +147,8 @@ class Lifecycle(harness.DaemonTest):
 
     def test_an_agent_that_asks_for_outbound_or_memory_is_warned_that_there_is_none_yet(self):
         path = packages.probe(self.scratch, "asks", security=packages.CORRECT["security"] | {
-            "networkAccess": {"allowOutbound": True, "allowedDomains": ["example.org"]}})
+            "networkAccess": {"allowOutbound": True, "allowedDomains": ["example.org"]}},
+            memory={"type": "persistent", "backend": "sqlite", "persistent": True})
         outcome = self.daemon.ctl("register", path, text_mode=True)
         self.assertEqual(outcome.code, 0, outcome)
         said = outcome.stdout + outcome.stderr

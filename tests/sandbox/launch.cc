@@ -1,19 +1,26 @@
 #include "tests/sandbox/launch.h"
 
 #include <fcntl.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdlib>
+#include <iterator>
+#include <optional>
 #include <stdexcept>
 
 #include "base/unix.h"
 #include "policies/compile.h"
 #include "proto/frame.h"
 #include "proto/klp.pb.h"
-#include "proto/starter.pb.h"
 #include "supervisor/keeper/starters.h"
 
 namespace kai::test {
@@ -46,11 +53,52 @@ std::string programs() {
   return need(program_directory());
 }
 
+/// Plays control for the filter's notifications: explains each, and answers it with its errno.
+class Listener {
+ public:
+  Listener(Fd fd, std::string profile) : fd_(std::move(fd)), profile_(std::move(profile)) {}
+
+  [[nodiscard]] int fd() const { return fd_.get(); }
+  /// After POLLIN: one notification. Nothing where the process has ended meanwhile.
+  std::optional<Refusal> answer() {
+    seccomp_notif notification{};
+    if (ioctl(fd_.get(), SECCOMP_IOCTL_NOTIF_RECV, &notification) < 0) return std::nullopt;
+    std::array<std::uint64_t, 6> arguments{};
+    std::copy(std::begin(notification.data.args), std::end(notification.data.args), arguments.begin());
+    Refusal refusal = explain_refusal(profile_, notification.data.arch, notification.data.nr, arguments);
+    seccomp_notif_resp response{};
+    response.id = notification.id;
+    response.error = -refusal.error_number;
+    (void)ioctl(fd_.get(), SECCOMP_IOCTL_NOTIF_SEND, &response);  // ENOENT: it has ended meanwhile
+    return refusal;
+  }
+  void close() { fd_.reset(); }
+
+ private:
+  Fd fd_;
+  std::string profile_;
+};
+
+/// Waits until `fd` can be read and answers notifications meanwhile.
+void await_readable(int fd, Listener& listener, std::vector<Refusal>& refusals) {
+  for (;;) {
+    pollfd wanted[] = {{fd, POLLIN, 0}, {listener.fd(), POLLIN, 0}};
+    if (poll(wanted, 2, -1) < 0) continue;
+    if ((wanted[1].revents & POLLIN) != 0) {
+      if (auto refusal = listener.answer()) refusals.push_back(std::move(*refusal));
+      continue;
+    }
+    if ((wanted[1].revents & (POLLHUP | POLLERR)) != 0) listener.close();
+    if (wanted[0].revents != 0) return;
+  }
+}
+
 /// Plays control for one agent: accepts its hello and waits for its end.
-void serve_klp(const Fd& klp, Outcome& outcome) {
+void serve_klp(const Fd& klp, Listener& listener, Outcome& outcome) {
   FrameDecoder decoder(kMaxFrameBytes + kEnvelopeOverheadBytes);
   std::string buffer(4096, '\0');
   for (;;) {
+    await_readable(klp.get(), listener, outcome.refusals);
     const ssize_t count = read(klp.get(), buffer.data(), buffer.size());
     if (count <= 0) return;
     decoder.feed(std::string_view(buffer).substr(0, static_cast<std::size_t>(count)));
@@ -76,24 +124,48 @@ void serve_klp(const Fd& klp, Outcome& outcome) {
   }
 }
 
-/// The keeper's part. The agent's pid, or 0 where a step failed.
-pid_t await_verified(const Fd& channel, Outcome& outcome) {
-  pid_t pid = 0;
+struct Launched {
+  pid_t pid = 0;  ///< 0 where a step failed before there was one
+  Fd listener;    ///< empty: the filter is silent, or there is none
+};
+
+/// The keeper's part, until the sandbox is verified. Nobody answers notifications here: set-up makes none.
+Launched await_verified(const Fd& channel, Outcome& outcome) {
+  Launched launched;
   for (;;) {
-    const Packet packet = need(receive_packet(channel.get(), 4096));
+    pollfd wanted[] = {{channel.get(), POLLIN, 0}, {launched.listener.get(), POLLIN, 0}};
+    if (poll(wanted, 2, -1) < 0) continue;
+    // The agent's own calls come after the report that it is verified: that one is in the channel then.
+    const bool reported = poll(wanted, 1, 0) == 1;
+    if (!reported && (wanted[1].revents & POLLIN) != 0) {
+      outcome.failed_step = "listener";
+      outcome.detail = "set-up made a call that the filter refuses";
+      (void)kill(launched.pid, SIGKILL);
+      return launched;
+    }
+    if (!reported) continue;
+    Packet packet = need(receive_packet(channel.get(), 4096));
     starter::Report report;
     if (packet.bytes.empty() || !report.ParseFromString(packet.bytes)) {
       outcome.failed_step = "starter";
       outcome.detail = "ended without a report";
-      return pid;
+      return launched;
     }
-    if (report.has_failure()) {
-      outcome.failed_step = report.failure().step();
-      outcome.detail = report.failure().detail();
-      return pid;
+    outcome.degraded.assign(report.degraded().begin(), report.degraded().end());
+    switch (report.kind_case()) {
+      case starter::Report::kForked:
+        launched.pid = report.forked();
+        break;
+      case starter::Report::kListener:
+        launched.listener = std::move(packet.fds.at(0));
+        break;
+      case starter::Report::kVerified:
+        return launched;
+      default:
+        outcome.failed_step = report.failure().step();
+        outcome.detail = report.failure().detail();
+        return launched;
     }
-    if (report.kind_case() == starter::Report::kVerified) return pid;
-    pid = report.forked();
   }
 }
 
@@ -112,11 +184,14 @@ spec::SandboxSpec probe_spec(const std::vector<std::string>& arguments) {
   return spec;
 }
 
-Outcome run_confined(const spec::SandboxSpec& spec) {
+Outcome run_confined(const spec::SandboxSpec& wanted, const LaunchOptions& options) {
   static std::atomic<int> counter = 0;
   Outcome outcome;
-  auto starters = need(keeper::Starters::open(programs() + "/kai-agent-host", root()));
-  auto starter = need(starters.take());
+  spec::SandboxSpec spec = wanted;
+  if (!options.without.empty()) spec.set_agent_version(options.without);  // tests/sandbox/without.cc reads it there
+  const std::string program = options.without.empty() ? "/kai-agent-host" : "/agent-host-without";
+  auto starters = need(keeper::Starters::open(programs() + program, root()));
+  auto starter = need(options.host_network ? starters.launch_in_host_network() : starters.take());
   auto klp = need(socket_pair(SOCK_STREAM));
   auto output = need(make_pipe());
   const Fd input(open("/dev/null", O_RDONLY | O_CLOEXEC));
@@ -138,25 +213,30 @@ Outcome run_confined(const spec::SandboxSpec& spec) {
     for (const Fd& tasks : group.v1_tasks()) fds.push_back(tasks.get());
   }
   if (root()) {
-    job.set_uid_base(0x7F000000);
+    job.set_uid_base(options.uid_base);
     job.set_uid_count(1024);
   }
+  job.set_private_data(options.private_data);
+  if (options.private_data != starter::NONE) fds.push_back(options.data_fd);
   fds.push_back(probe.get());
   need(send_packet(starter.channel.get(), job.SerializeAsString(), fds));
   klp.second.reset();
   output.second.reset();
 
-  const pid_t pid = await_verified(starter.channel, outcome);
+  Launched launched = await_verified(starter.channel, outcome);
   if (outcome.failed_step.empty()) {
-    serve_klp(klp.first, outcome);
+    Listener listener(std::move(launched.listener), spec.profile());
+    serve_klp(klp.first, listener, outcome);
     outcome.output = need(read_all(output.first.get(), kMaxOutput));
   }
   klp.first.reset();
   siginfo_t info{};
-  if (pid != 0) (void)waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | __WALL);
+  if (launched.pid != 0) (void)waitid(P_PID, static_cast<id_t>(launched.pid), &info, WEXITED | __WALL);
   (void)waitid(P_PIDFD, static_cast<id_t>(starter.pidfd.get()), &info, WEXITED);
   if (group.v2_fd() >= 0) {
     outcome.usage = group.usage();
+    pollfd event{.fd = group.pids_event_fd(), .events = POLLPRI, .revents = 0};
+    outcome.pids_event = poll(&event, 1, 0) == 1 && (event.revents & POLLPRI) != 0;
     // The kernel lets a group go when the last process is fully gone: cgroup.events tells when it is "populated 0".
     while (!group.remove()) sched_yield();
   }

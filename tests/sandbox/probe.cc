@@ -57,6 +57,14 @@ int connect_tcp(const char* port) {
   return say(fd >= 0 && connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
 }
 
+int listen_tcp(const char*) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  return say(fd >= 0 && bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 && listen(fd, 1) == 0);
+}
+
 int connect_abstract(const char* name) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -188,10 +196,10 @@ struct Probe {
   int (*run)(const char* argument);
 };
 constexpr Probe kProbes[] = {
-    {"read", read_path},          {"write", write_path},          {"create", create_path},
-    {"connect", connect_tcp},     {"abstract", connect_abstract}, {"exec-tmp", run_from_tmp},
-    {"fork-bomb", fork_bomb},     {"memory", use_memory},         {"fill-tmp", fill_tmp},
-    {"environment", environment}, {"descriptor", descriptor},     {"signal", signal_host},
+    {"read", read_path},     {"write", write_path},          {"create", create_path},      {"connect", connect_tcp},
+    {"listen", listen_tcp},  {"abstract", connect_abstract}, {"exec-tmp", run_from_tmp},   {"fork-bomb", fork_bomb},
+    {"memory", use_memory},  {"fill-tmp", fill_tmp},         {"environment", environment}, {"descriptor", descriptor},
+    {"signal", signal_host},
 #ifdef __x86_64__
     {"i386", call_i386},
 #endif

@@ -71,7 +71,8 @@ control::Response OperatorClient::wait(std::uint64_t id) {
   return *found;
 }
 
-ControlFixture::ControlFixture(const Policy& chosen) : policy(chosen), log_directory(directory / "state/log") {
+ControlFixture::ControlFixture(const Policy& chosen) : policies(true), log_directory(directory / "state/log") {
+  policies.use({{chosen}, {}});
   for (const char* part : {"state/log", "state/db", "state/packages", "run"}) {
     std::filesystem::create_directories(directory / part);
   }
@@ -95,7 +96,7 @@ void ControlFixture::start() {
   keeper = std::make_unique<FakeKeeper>(loop, std::move(sockets.first));
   client = std::make_unique<KeeperClient>(loop, std::move(sockets.second));
   control =
-      std::make_unique<Control>(Environment{loop, *client, *log, *registry, *packages, hello, policy}, log_directory);
+      std::make_unique<Control>(Environment{loop, *client, *log, *registry, *packages, hello, policies}, log_directory);
   const auto started = control->start();
   REQUIRE_MESSAGE(started, (started ? "" : started.error().message()));
 }

@@ -62,7 +62,7 @@ struct ControlFixture {
   void until(const std::function<bool()>& met) { run_until(loop, met); }
 
   TempDirectory directory;
-  Policy policy;
+  Policies policies;
   keeper::Hello hello;
   EventLoop loop;
   std::unique_ptr<Log> log;

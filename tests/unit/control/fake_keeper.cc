@@ -117,8 +117,41 @@ FakeKeeper::FakeKeeper(EventLoop& loop, Fd socket) : loop_(loop), socket_(std::m
   poll_->watch(UV_READABLE);
 }
 
-void FakeKeeper::send(const keeper::Reply& reply) {
-  if (!send_packet(socket_.get(), reply.SerializeAsString())) std::abort();
+void FakeKeeper::send(const keeper::Reply& reply, const Fd& descriptor) {
+  std::vector<int> fds;
+  if (descriptor) fds.push_back(descriptor.get());
+  if (!send_packet(socket_.get(), reply.SerializeAsString(), fds)) std::abort();
+}
+
+namespace {
+
+Fd memfd_of(const std::vector<std::pair<std::string, std::string>>& files) {
+  keeper::Policies texts;
+  for (const auto& [name, text] : files) {
+    auto& file = *texts.add_files();
+    file.set_name(name);
+    file.set_text(text);
+  }
+  return std::move(*sealed_memfd("policies", texts.SerializeAsString()));
+}
+
+}  // namespace
+
+void FakeKeeper::limit(std::uint64_t instance, const std::string& limit, std::uint64_t value) {
+  keeper::Reply reply;
+  reply.mutable_limit()->set_instance(instance);
+  reply.mutable_limit()->set_limit(limit);
+  reply.mutable_limit()->set_value(value);
+  send(reply);
+}
+
+void FakeKeeper::file_denied(std::uint64_t instance, const std::string& access, const std::string& path) {
+  keeper::Reply reply;
+  reply.mutable_file_denied()->set_instance(instance);
+  reply.mutable_file_denied()->set_access(access);
+  reply.mutable_file_denied()->set_path(path);
+  reply.mutable_file_denied()->set_process("sh");
+  send(reply);
 }
 
 void FakeKeeper::stop_control() {
@@ -127,10 +160,11 @@ void FakeKeeper::stop_control() {
   send(reply);
 }
 
-void FakeKeeper::reload_control() {
+void FakeKeeper::reload_control(const std::vector<std::pair<std::string, std::string>>& files,
+                                const std::string& error) {
   keeper::Reply reply;
-  reply.mutable_reload();
-  send(reply);
+  reply.mutable_reload()->set_error(error);
+  send(reply, error.empty() ? memfd_of(files) : Fd());
 }
 
 void FakeKeeper::exited(std::uint64_t instance, bool signaled, int code, std::uint32_t oom_kills,
@@ -165,7 +199,16 @@ void FakeKeeper::receive() {
       reply.mutable_usage()->set_known(true);
       reply.mutable_usage()->set_memory_bytes(32 << 20);
       reply.mutable_usage()->set_cpu_us(1000);
+    } else if (request.has_describe()) {
+      described.push_back(request.describe().pid());
+      reply.mutable_process()->set_name("probe\x1b[2J");
+      reply.mutable_process()->set_pid(7);
+    } else if (request.has_read_policies()) {
+      reply.mutable_reload()->set_error(policies_error);
+      send(reply, policies_error.empty() ? memfd_of(policies) : Fd());
+      continue;
     } else {
+      if (request.has_drop_data()) dropped.push_back(request.drop_data().agent_id());
       reply.mutable_done();
     }
     send(reply);
@@ -196,7 +239,7 @@ void FakeKeeper::spawn(const keeper::Request& request, std::vector<Fd> descripto
   FakeHost& up = *hosts.emplace(instance, std::move(host)).first->second;
   reply.mutable_spawned()->set_pid(4711);
   reply.mutable_spawned()->set_setup_us(900);
-  send(reply);
+  send(reply, std::exchange(listener, Fd()));
   if (on_spawn) {
     on_spawn(up);
   } else {

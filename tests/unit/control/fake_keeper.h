@@ -53,13 +53,21 @@ class FakeKeeper {
   FakeKeeper(EventLoop& loop, Fd socket);
 
   void stop_control();
-  void reload_control();
+  /// SIGHUP: these policies, or `error`.
+  void reload_control(const std::vector<std::pair<std::string, std::string>>& files, const std::string& error = {});
+  void limit(std::uint64_t instance, const std::string& limit, std::uint64_t value);
+  void file_denied(std::uint64_t instance, const std::string& access, const std::string& path);
   void exited(std::uint64_t instance, bool signaled, int code, std::uint32_t oom_kills = 0,
               std::uint32_t pids_refused = 0);
 
   /// Called for each sandbox once it is up; without it the host says hello and behaves.
   std::function<void(FakeHost&)> on_spawn;
-  std::string fail_step;  ///< not empty: the next spawns fail at this step
+  Fd listener;                                                ///< goes with the next Spawned
+  std::vector<std::pair<std::string, std::string>> policies;  ///< what ReadPolicies finds: name, text
+  std::string policies_error;
+  std::vector<std::string> dropped;  ///< ids of DropData
+  std::vector<int> described;        ///< pids of Describe
+  std::string fail_step;             ///< not empty: the next spawns fail at this step
   bool ready = false;
   std::vector<std::uint64_t> killed;
   std::map<std::uint64_t, std::unique_ptr<FakeHost>> hosts;  ///< alive
@@ -72,7 +80,7 @@ class FakeKeeper {
  private:
   void receive();
   void spawn(const keeper::Request& request, std::vector<Fd> descriptors);
-  void send(const keeper::Reply& reply);
+  void send(const keeper::Reply& reply, const Fd& descriptor = {});
 
   EventLoop& loop_;
   Fd socket_;

@@ -58,26 +58,39 @@ TEST_CASE("keys of kaid.yaml, and the command line above them") {
 
 TEST_CASE("what is wrong is named with its place") {
   CHECK(error_of("") == "");
-  CHECK(error_of("stateDri: /a\n").find(": unknown key \"stateDri\"") != std::string::npos);
+  CHECK(error_of("logLevel: info\nstateDri:   /a\n").starts_with(":2:1: unknown key \"stateDri\""));
+  CHECK(error_of("runtimeDir: /a\nstateDir:\n  - a\n").starts_with(":3:3: stateDir must be a text"));
+  CHECK(error_of("runtimeDir: /a\nstateDir:\nlogLevel: info\n").starts_with(":2:1: stateDir must be a text"));
+  CHECK(error_of("logLevel: info\nlogLevel: warn\n").starts_with(":2:1: logLevel is there twice"));
   CHECK(error_of("logLevel: info\nstateDir: relative\n").starts_with(":2:11: stateDir must be an absolute path"));
   CHECK(error_of("logLevel: loud\n").starts_with(":1:11: logLevel must be"));
   CHECK(error_of("stateDir: [a]\n").starts_with(":1:11: stateDir must be a text"));
-  CHECK(error_of("- a\n").starts_with(": must be a mapping"));
+  CHECK(error_of("- a\n").starts_with(":1:1: must be a mapping"));
   CHECK(error_of("stateDir: \"\n").starts_with(":"));
-  CHECK(error_of("redis: {url: x}\n").starts_with(":1:8: redis is not in this version"));
+  CHECK(error_of("redis: {url: x}\n").starts_with(":1:1: redis is not in this version"));
 }
 
 TEST_CASE("a file that was asked for has to be there") {
   CHECK_FALSE(load_config({.config = "/not/there.yaml", .state_dir = "", .runtime_dir = ""}, true));
 }
 
-TEST_CASE("operator policies that would not be obeyed are refused") {
+TEST_CASE("only logLevel changes while kaid runs") {
   const Scratch scratch;
-  fs::create_directory(scratch.path / "policies");
-  const std::string file = scratch.file("policies: " + (scratch.path / "policies").string() + "\n");
-  CHECK(load_config({.config = file, .state_dir = "", .runtime_dir = ""}, true));
-  std::ofstream(scratch.path / "policies" / "10-mine.yaml") << "policies: []\n";
-  CHECK_FALSE(load_config({.config = file, .state_dir = "", .runtime_dir = ""}, true));
+  const std::string file = scratch.file("stateDir: /a\n");
+  const auto config = load_config({.config = file, .state_dir = "", .runtime_dir = "/b"}, true);
+  REQUIRE(config);
+  scratch.file("stateDir: /a\nlogLevel: debug\n");
+  const auto louder = kai::keeper::reload_config(*config, true);
+  REQUIRE(louder);
+  CHECK(louder->log_level == "debug");
+  CHECK(louder->runtime_dir == "/b");
+  scratch.file("stateDir: /c\n");
+  const auto moved = kai::keeper::reload_config(*config, true);
+  REQUIRE_FALSE(moved);
+  CHECK(moved.error().message().starts_with(file +
+                                            ": stateDir was /a when kaid began and is /c now; that needs a restart"));
+  scratch.file("stateDir: [\n");
+  CHECK_FALSE(kai::keeper::reload_config(*config, true));
 }
 
 TEST_CASE("one kaid a state directory, and one a runtime directory") {

@@ -74,6 +74,12 @@ TEST_CASE("a good profile is taken, every fault has its line") {
        "test.yaml:5: error: not a number or constant"},
       {"name: other\nrules: []\n", "test.yaml:1: error: name differs from the file's"},
       {"name: test\ninclude: base\nrules: []\n", "test.yaml:2: error: no profile base before this one"},
+      {head + "- calls: [read]\n  reason: Reading is needed.\n  quiet: true\n",
+       "test.yaml:5: error: unknown key quiet"},
+      {head + "- calls: [read]\n  reason: Reading is needed.\nrefused:\n- calls: [bpf]\n",
+       "test.yaml:6: error: no reason"},
+      {head + "- calls: [read]\n  reason: Reading is needed.\nrefused: bpf\n",
+       "test.yaml:5: error: refused is not a list"},
       {"name: test\n", "test.yaml:1: error: rules is not a list"},
       {"name: test\nrules: [\n", "test.yaml:"},
   };

@@ -1,0 +1,136 @@
+#include "supervisor/control/denials.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "base/text.h"
+
+namespace kai {
+namespace {
+
+constexpr std::uint32_t kLinesPerSecond = 10;
+constexpr std::chrono::milliseconds kReportInterval{1'000};
+
+const char* kind_name(Denial::Kind kind) {
+  switch (kind) {
+    case Denial::Kind::kSyscall:
+      return "syscall";
+    case Denial::Kind::kFile:
+      return "file";
+    case Denial::Kind::kLimit:
+      return "limit";
+    case Denial::Kind::kMessage:
+      return "message";
+  }
+  return "?";
+}
+
+struct LimitWords {
+  const char* limit;  // as the keeper names it
+  const char* key;    // of the policy
+  const char* unit;
+  const char* reason;
+};
+constexpr std::array kLimits = {
+    LimitWords{"memory", "memoryLimit", "bytes of memory",
+               "its processes needed more, and the kernel ended what did; raise memoryLimit if it is meant to"},
+    LimitWords{"pids", "limits.processes", "processes",
+               "it could not start another; raise limits.processes if it is meant to"},
+    LimitWords{"disk", "limits.disk", "bytes of private data", "what it writes there fails with ENOSPC"},
+    LimitWords{"inodes", "limits.inodes", "files of private data", "making another fails with ENOSPC"},
+    LimitWords{"nofile", "limits.openFiles", "open files in one process", "opening another fails with EMFILE"},
+};
+
+}  // namespace
+
+Denial limit_denial(const keeper::LimitHit& hit, const Policy& policy) {
+  Denial denial;
+  denial.kind = Denial::Kind::kLimit;
+  denial.what = hit.limit();
+  const auto words =
+      std::find_if(kLimits.begin(), kLimits.end(), [&](const auto& each) { return each.limit == hit.limit(); });
+  if (words != kLimits.end()) {
+    denial.what = words->key;
+    denial.detail = "its limit of " + std::to_string(hit.value()) + " " + words->unit;
+    if (hit.count() > 1) denial.detail += ", for the " + std::to_string(hit.count()) + "th time,";
+    denial.reason = words->reason;
+    denial.rule = policy.rule(words->key);
+  }
+  denial.process = hit.process();
+  denial.pid = hit.pid();
+  return denial;
+}
+
+DenialLog::DenialLog(EventLoop& loop, Log& log, std::string agent, std::function<void()> threshold)
+    : log_(log),
+      agent_(std::move(agent)),
+      threshold_(std::move(threshold)),
+      budget_(kLinesPerSecond, monotonic_ms()),
+      report_timer_(loop) {}
+
+void DenialLog::write(const Denial& denial) {
+  note(1 + denial.more);
+  if (budget_.take(monotonic_ms())) return tell(denial);
+  drop(1 + denial.more);
+}
+
+bool DenialLog::has_room() const {
+  return budget_.has_room(monotonic_ms());
+}
+
+void DenialLog::count(std::uint64_t denials) {
+  note(denials);
+  drop(denials);
+}
+
+void DenialLog::drop(std::uint64_t denials) {
+  budget_.drop(denials);
+  if (!report_timer_.active()) report_timer_.start(kReportInterval, [this] { report(false); });
+}
+
+void DenialLog::note(std::uint64_t denials) {
+  total_ += denials;
+  if (policy_ == nullptr || policy_->quarantine.denials == 0) return;
+  const std::int64_t now = monotonic_ms();
+  if (now - window_began_ >= policy_->quarantine.denial_window.count()) {
+    window_began_ = now;
+    window_count_ = 0;
+  }
+  window_count_ += denials;
+  if (window_count_ < policy_->quarantine.denials) return;
+  window_count_ = 0;
+  window_began_ = now;
+  if (threshold_) threshold_();
+}
+
+void DenialLog::tell(const Denial& denial) {
+  std::vector<LogField> fields = {{"kind", kind_name(denial.kind)}, {"what", denial.what}};
+  if (!denial.detail.empty()) fields.emplace_back("detail", denial.detail);
+  if (!denial.error.empty()) fields.emplace_back("error", denial.error);
+  if (!denial.process.empty()) fields.emplace_back("process", denial.process);
+  if (denial.pid != 0) fields.emplace_back("pid", denial.pid);
+  if (denial.more != 0) fields.emplace_back("more", denial.more);
+  fields.emplace_back("rule", denial.rule);
+  const std::string& subject = denial.detail.empty() ? denial.what : denial.detail;
+  const char* verb = denial.kind == Denial::Kind::kLimit ? " reached: " : " refused: ";
+  log_.write(LogLevel::kWarn, agent_, "kai.denied", subject + verb + denial.reason, fields);
+}
+
+void DenialLog::report(bool at_end) {
+  const auto dropped = budget_.report(monotonic_ms(), at_end);
+  if (dropped) {
+    log_.write(LogLevel::kWarn, agent_, "kai.denied",
+               std::to_string(*dropped) + " more refusals are not shown (at most " + std::to_string(kLinesPerSecond) +
+                   " lines a second)",
+               {{"dropped", *dropped}});
+  }
+  if (!at_end && budget_.owes_report()) report_timer_.start(kReportInterval, [this] { report(false); });
+}
+
+void DenialLog::finish() {
+  report_timer_.stop();
+  report(true);
+}
+
+}  // namespace kai

@@ -1,0 +1,70 @@
+// What an agent was refused, as the operator sees it: one line of the log each, limited in number, with the rest
+// counted. Kinds: a system call (the filter's notification), a file (Landlock, by the kernel's audit), a limit, a
+// message.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "proto/keeper.pb.h"
+#include "supervisor/control/event_loop.h"
+#include "supervisor/control/log.h"
+#include "supervisor/control/output.h"
+#include "supervisor/control/policies.h"
+
+namespace kai {
+
+struct Denial {
+  enum class Kind { kSyscall, kFile, kLimit, kMessage };
+
+  Kind kind = Kind::kSyscall;
+  std::string what;        ///< "unshare", "/proc/self/oom_score_adj", "limits.processes", an address
+  std::string detail;      ///< "unshare(CLONE_NEWUSER)", "fs.write_file", "128 processes": with arguments or values
+  std::string reason;      ///< a sentence
+  std::string rule;        ///< what refused it: "base.yaml:88", "10-calendar.yaml:14", "builtin"
+  std::string error;       ///< EPERM, as the agent got it; may be empty
+  std::string process;     ///< what the process calls itself; may be empty
+  int pid = 0;             ///< as the agent sees it; 0: not known
+  std::uint64_t more = 0;  ///< of the same that were not told one by one
+};
+
+/// What the keeper saw of a limit, with the policy's rule that set it.
+Denial limit_denial(const keeper::LimitHit& hit, const Policy& policy);
+
+class DenialLog {
+ public:
+  /// `threshold` is called when the policy's quarantine.denials were met within quarantine.denialWindow; then counting
+  /// begins anew.
+  DenialLog(EventLoop& loop, Log& log, std::string agent, std::function<void()> threshold = nullptr);
+
+  void use(PolicyRef policy) { policy_ = std::move(policy); }
+  void write(const Denial& denial);
+  /// Refused like the ones before it, and not worth a line of its own.
+  void count(std::uint64_t denials);
+  /// Whether write() would write a line now: what it says may cost something to find out.
+  [[nodiscard]] bool has_room() const;
+  /// The agent ended: what was dropped is said now.
+  void finish();
+
+  [[nodiscard]] std::uint64_t total() const { return total_; }
+
+ private:
+  void note(std::uint64_t denials);
+  void drop(std::uint64_t denials);
+  void tell(const Denial& denial);
+  void report(bool at_end);
+
+  Log& log_;
+  std::string agent_;
+  std::function<void()> threshold_;
+  PolicyRef policy_;
+  std::uint64_t total_ = 0;
+  std::uint64_t window_count_ = 0;
+  std::int64_t window_began_ = 0;
+  LogBudget budget_;
+  Timer report_timer_;
+};
+
+}  // namespace kai

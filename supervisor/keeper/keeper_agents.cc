@@ -1,0 +1,68 @@
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/unix.h"
+#include "supervisor/keeper/keeper.h"
+
+namespace kai::keeper {
+
+// What is left of a tree that lost a process to its memory limit is not what it believes to be.
+void Keeper::on_oom(Agent& agent) {
+  const int oom = agent.cgroup->oom_event_fd();
+  instance_of_.erase(oom);
+  (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, oom, nullptr);
+  agent.watchdog_kills = 1;
+  look_at_end(agent);
+  kill(agent);
+}
+
+void Keeper::on_agent_exit(Agent& agent) {
+  // What it reported before is waiting on the channel and comes first, one at a time: not waited for, it calls again.
+  if (agent.request != 0) return on_report(agent);
+  siginfo_t info{};
+  if (waitid(P_PIDFD, static_cast<id_t>(agent.pidfd.get()), &info, WEXITED | WNOHANG | __WALL) < 0 || info.si_pid == 0)
+    return;
+  look_at_end(agent);
+  Reply message;
+  auto* exited = message.mutable_exited();
+  exited->set_instance(agent.instance);
+  exited->set_signaled(info.si_code != CLD_EXITED);
+  exited->set_code(info.si_status);
+  exited->set_oom_kills(agent.watchdog_kills);
+  if (agent.cgroup) {
+    const auto usage = agent.cgroup->usage();
+    exited->set_oom_kills(std::max(usage.oom_kills, agent.watchdog_kills));
+    exited->set_pids_refused(usage.pids_refused);
+  }
+  release(agent);
+  reply(message);
+}
+
+void Keeper::release(Agent& agent) {
+  if (agent.pidfd) instance_of_.erase(agent.pidfd.get());
+  if (agent.cgroup) instance_of_.erase(agent.cgroup->oom_event_fd());
+  if (agent.cgroup && !agent.cgroup->remove()) dying_groups_.push_back(std::move(*agent.cgroup));
+  agents_.erase(agent.instance);
+}
+
+void Keeper::kill(const Agent& agent) {
+  // PID 1 of its namespace: the kernel ends everything in it too.
+  if (agent.pidfd) (void)signal_pidfd(agent.pidfd.get(), SIGKILL);
+}
+
+void Keeper::kill_all() {
+  for (auto& [instance, agent] : agents_) {
+    kill(agent);
+    if (agent.starter.pidfd) (void)signal_pidfd(agent.starter.pidfd.get(), SIGKILL);
+  }
+}
+
+void Keeper::remove_groups() {
+  std::erase_if(dying_groups_, [](auto& group) { return group.remove().has_value(); });
+}
+
+}  // namespace kai::keeper

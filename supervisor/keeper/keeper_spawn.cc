@@ -1,0 +1,226 @@
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/unix.h"
+#include "supervisor/keeper/check.h"
+#include "supervisor/keeper/keeper.h"
+
+namespace kai::keeper {
+namespace {
+
+constexpr std::size_t kFixedDescriptors = 5;  // of a Spawn, before those of DESCRIPTOR mounts
+
+}  // namespace
+
+void Keeper::on_spawn(std::uint64_t id, const Spawn& spawn, std::vector<Fd> fds) {
+  const auto refuse = [&](const char* why) { fail(id, "request", Error{why, 0, ""}); };
+  if (stop_deadline_) return refuse("kaid is stopping");
+  if (id == 0 || fds.size() < kFixedDescriptors) return refuse("a descriptor is missing");
+  if (agents_.size() >= kMaxAgents) return refuse("too many agents");
+  if (agents_.contains(spawn.instance())) return refuse("the instance is in use");
+  if (identity_.root) {
+    const bool taken = std::any_of(agents_.begin(), agents_.end(),
+                                   [&](const auto& entry) { return entry.second.uid_slot == spawn.uid_slot(); });
+    if (spawn.uid_slot() >= kUidSlots || taken) return refuse("the id range is in use or does not exist");
+  }
+  Agent& agent = agents_[spawn.instance()];
+  agent.instance = spawn.instance();
+  agent.request = id;
+  agent.uid_slot = spawn.uid_slot();
+  agent.asked = Clock::now();
+  const Fd spec = std::move(fds[4]);
+  std::string step = "request";
+  if (auto begun = begin_spawn(agent, spec, std::move(fds), step); !begun) set_up_failed(agent, step, begun.error());
+}
+
+/// What the machine does not give and this agent needs: let off by its policy, or no start.
+Result<> Keeper::take_layers(Agent& agent, const spec::SandboxSpec& spec, std::string& step) {
+  for (const auto& layer : missing_) {
+    if (layer == "disk" && !spec.has_disk()) continue;
+    const auto& allowed = spec.degrade();
+    if (std::find(allowed.begin(), allowed.end(), layer) == allowed.end()) {
+      step = layer;
+      const std::string why = layer == "cgroup" ? cgroups_.why_none()
+                              : layer == "disk" ? disks_.why_not()
+                                                : "not available to an ordinary user";
+      return failure("this machine does not give the layer, and the policy does not let it be missing: " + why);
+    }
+    agent.degraded.push_back(layer);
+  }
+  return {};
+}
+
+Result<> Keeper::use_cgroup(Agent& agent, const spec::SandboxSpec& spec) {
+  agent.memory_limit = spec.cgroup().memory_bytes();
+  if (cgroups_.backend() == sandbox::CgroupTree::Backend::kNone) return {};
+  if (spare_groups_.empty()) {
+    if (auto done = add_spare_group(); !done) return done;
+  }
+  agent.cgroup = std::move(spare_groups_.front());
+  spare_groups_.pop_front();
+  return agent.cgroup->limit(spec.cgroup());
+}
+
+Result<PrivateData> Keeper::open_private_data(Agent& agent, const spec::SandboxSpec& spec) {
+  if (!spec.has_disk()) return PrivateData{};
+  auto data = disks_.open(agent.id, spec.disk());
+  if (!data) return data;
+  agent.has_disk = true;
+  if (data->readable) agent.directory.emplace(std::move(data->readable));
+  return data;
+}
+
+Result<> Keeper::add_spare_group() {
+  auto group = cgroups_.create("agent-" + std::to_string(getpid()) + "-" + std::to_string(next_group_++));
+  if (!group) return tl::unexpected(group.error());
+  spare_groups_.push_back(std::move(*group));
+  return {};
+}
+
+// What a start needs and can be had before it is asked for.
+void Keeper::refill() {
+  Result<> done = starters_.refill();
+  const bool groups = cgroups_.backend() != sandbox::CgroupTree::Backend::kNone;
+  while (done && groups && spare_groups_.size() < Starters::kReady) done = add_spare_group();
+  if (!done) say("cannot prepare the next start: " + done.error().message());
+}
+
+Result<> Keeper::begin_spawn(Agent& agent, const Fd& spec_fd, std::vector<Fd> fds, std::string& step) {
+  const auto spec = read_spec(spec_fd, {policies_.parsed, fds.size() - kFixedDescriptors});
+  if (!spec) return tl::unexpected(spec.error());
+  agent.id = spec->agent_id();
+  agent.limits = LimitWatch(agent.instance, *spec);
+  if (auto done = take_layers(agent, *spec, step); !done) return done;
+  step = "cgroup";
+  if (auto done = use_cgroup(agent, *spec); !done) return done;
+  step = "disk";
+  const auto data = open_private_data(agent, *spec);
+  if (!data) return tl::unexpected(data.error());
+  step = "starter";
+  const bool host_network = spec->host_network() || spec->unsandboxed();
+  auto starter = host_network ? starters_.launch_in_host_network() : starters_.take();
+  refill_at_ = Clock::now() + kRefillDelay;
+  if (!starter) return tl::unexpected(starter.error());
+  agent.starter = std::move(*starter);
+
+  starter::Job job;
+  std::vector<int> packet = {spec_fd.get(), fds[0].get(), fds[1].get(), fds[2].get(), fds[3].get()};
+  if (agent.cgroup) {
+    job.set_v2_group(true);
+    packet.push_back(agent.cgroup->v2_fd());
+    job.set_v1_groups(static_cast<std::uint32_t>(agent.cgroup->v1_tasks().size()));
+    for (const Fd& tasks : agent.cgroup->v1_tasks()) packet.push_back(tasks.get());
+  }
+  job.set_private_data(data->kind);
+  if (data->fd) packet.push_back(data->fd.get());
+  for (std::size_t at = kFixedDescriptors; at < fds.size(); ++at) packet.push_back(fds[at].get());
+  if (identity_.root) {
+    job.set_uid_base(kUidBase + agent.uid_slot * kUidsPerAgent);
+    job.set_uid_count(kUidsPerAgent);
+  }
+  job.set_packages_dir(config_.state_dir + "/packages");
+  job.set_program_dir(programs_.directory);
+  job.set_sdk_dir(programs_.sdk);
+  if (auto sent = send_packet(agent.starter.channel.get(), job.SerializeAsString(), packet); !sent) return sent;
+  return watch(agent, agent.starter.channel.get(), EPOLLIN);
+}
+
+Result<> Keeper::watch(Agent& agent, int fd, std::uint32_t events) {
+  if (fd < 0) return {};  // not of this cgroup backend
+  epoll_event event{.events = events, .data = {.fd = fd}};
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) < 0) return errno_failure("epoll_ctl");
+  instance_of_[fd] = agent.instance;
+  return {};
+}
+
+void Keeper::on_report(Agent& agent) {
+  auto packet = receive_packet(agent.starter.channel.get(), kMaxRequestBytes, MSG_DONTWAIT);
+  if (!packet && packet.error().error_number == EAGAIN) return;
+  starter::Report report;
+  if (!packet || packet->bytes.empty()) {
+    return set_up_failed(agent, "starter", Error{"the process ended without saying why", 0, ""});
+  }
+  if (!report.ParseFromString(packet->bytes)) return set_up_failed(agent, "starter", Error{"not a report", 0, ""});
+  switch (report.kind_case()) {
+    case starter::Report::kForked:
+      return on_forked(agent, report.forked());
+    case starter::Report::kListener:
+      if (packet->fds.size() != 1) return set_up_failed(agent, "seccomp", Error{"a listener without itself", 0, ""});
+      agent.listener = std::move(packet->fds[0]);
+      return;
+    case starter::Report::kVerified:
+      for (const auto& layer : report.degraded()) {
+        const auto& known = agent.degraded;
+        if (std::find(known.begin(), known.end(), layer) == known.end()) agent.degraded.push_back(layer);
+      }
+      return on_verified(agent);
+    default:
+      return set_up_failed(agent, report.failure().step(),
+                           Error{report.failure().detail(), report.failure().errno_value(), ""});
+  }
+}
+
+// The pid is a child of the keeper that nobody has waited for: it cannot be another process's.
+void Keeper::on_forked(Agent& agent, pid_t pid) {
+  siginfo_t info{};
+  auto pidfd = open_pidfd(pid);
+  if (!pidfd || waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0) {
+    return set_up_failed(agent, "starter", Error{"the new process is not a child of the keeper", 0, ""});
+  }
+  agent.pid = pid;
+  agent.pidfd = std::move(*pidfd);
+  if (auto done = watch(agent, agent.pidfd.get(), EPOLLIN); !done) return set_up_failed(agent, "starter", done.error());
+  if (!agent.cgroup) return;
+  if (auto done = watch(agent, agent.cgroup->oom_event_fd(), EPOLLIN); !done) {
+    set_up_failed(agent, "cgroup", done.error());
+  }
+}
+
+void Keeper::on_verified(Agent& agent) {
+  if (!agent.pidfd) return set_up_failed(agent, "starter", Error{"verified before it was forked", 0, ""});
+  Fd listener(agent.listener ? fcntl(agent.listener.get(), F_DUPFD_CLOEXEC, 0) : -1);
+  // Without it nobody would answer, and the first refused call would wait for ever.
+  if (agent.listener && !listener) return set_up_failed(agent, "seccomp", Error{"fcntl F_DUPFD_CLOEXEC", errno, ""});
+  const auto took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - agent.asked);
+  Reply message;
+  message.set_id(std::exchange(agent.request, 0));
+  auto* spawned = message.mutable_spawned();
+  spawned->set_pid(agent.pid);
+  for (const auto& layer : agent.degraded) spawned->add_degraded(layer);
+  spawned->set_setup_us(static_cast<std::uint32_t>(took.count()));
+  reply(message, std::move(listener));
+  if (agent.cgroup) agent.cgroup->entered();
+  stop_watching_starter(agent);
+}
+
+void Keeper::stop_watching_starter(Agent& agent) {
+  if (!agent.starter.channel) return;
+  instance_of_.erase(agent.starter.channel.get());
+  (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, agent.starter.channel.get(), nullptr);
+  // It has made its agent and exits, or its end is not wanted any more; SIGKILL to a zombie does nothing.
+  (void)signal_pidfd(agent.starter.pidfd.get(), SIGKILL);
+  siginfo_t info{};
+  (void)waitid(P_PIDFD, static_cast<id_t>(agent.starter.pidfd.get()), &info, WEXITED | __WALL);
+  agent.starter = {};
+}
+
+void Keeper::set_up_failed(Agent& agent, const std::string& step, const Error& error) {
+  // Once answered, control hears of the end by AgentExited.
+  if (agent.request != 0) fail(std::exchange(agent.request, 0), step, error);
+  stop_watching_starter(agent);
+  if (agent.pidfd) {
+    kill(agent);
+    siginfo_t info{};
+    (void)waitid(P_PIDFD, static_cast<id_t>(agent.pidfd.get()), &info, WEXITED | __WALL);
+  }
+  release(agent);
+}
+
+}  // namespace kai::keeper

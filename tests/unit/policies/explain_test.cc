@@ -1,0 +1,118 @@
+#include "policies/explain.h"
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+// valijson is not written for these warnings.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+#pragma GCC diagnostic ignored "-Wshadow"
+#pragma GCC diagnostic ignored "-Wold-style-cast"
+#include <valijson/adapters/nlohmann_json_adapter.hpp>
+#include <valijson/schema.hpp>
+#include <valijson/schema_parser.hpp>
+#include <valijson/validator.hpp>
+#pragma GCC diagnostic pop
+
+#include <algorithm>
+#include <fstream>
+
+#include "policies/policy_check.h"
+#include "tests/unit/policies/manifests.h"
+#include "tests/unit/policies/policy_fixture.h"
+
+namespace kai {
+namespace {
+
+using testing::policy;
+using Words = std::vector<std::string>;
+using PlainJson = nlohmann::json;
+
+bool holds(const char* schema_name, const std::string& text) {
+  std::ifstream file(std::string(KAI_SOURCE_DIR "/docs/schema/") + schema_name);
+  const PlainJson document = PlainJson::parse(file);
+  valijson::Schema schema;
+  valijson::SchemaParser().populateSchema(valijson::adapters::NlohmannJsonAdapter(document), schema);
+  const PlainJson target = PlainJson::parse(text);
+  return valijson::Validator().validate(schema, valijson::adapters::NlohmannJsonAdapter(target), nullptr);
+}
+
+Compiled compiled(const std::string& manifest, const Policy& rules) {
+  const ManifestResult parsed = parse_manifest(manifest);
+  REQUIRE(parsed.manifest);
+  auto result = compile(*parsed.manifest, rules, {"calendarAgent-abc", ""});
+  REQUIRE_MESSAGE(result, result.error().message());
+  return std::move(*result);
+}
+
+PlainJson layer(const std::string& text, const char* name) {
+  const PlainJson json = PlainJson::parse(text);
+  for (const PlainJson& each : json["layers"]) {
+    if (each["layer"] == name) return each;
+  }
+  return {};
+}
+
+}  // namespace
+
+TEST_CASE("explain: every layer with its state and rule; the schema holds") {
+  const Policy rules = policy(
+      "  memoryLimit: 100\n  files: {/tmp/calendar-cache: {host: /srv/cal, write: true}}\n"
+      "  grants: [hostNetwork, hostWrite, \"syscalls:ptrace\"]\n  degrade: [cgroup]\n");
+  const Compiled result = compiled(testing::kExample, rules);
+  const std::string text = explain_json(result, rules, {"cgroup"});
+  CHECK(holds("policy-explain.schema.json", text));
+  const PlainJson json = PlainJson::parse(text);
+  CHECK(json["layers"].size() == 11);
+  CHECK(json["grants"][0] == PlainJson{{"name", "hostWrite"}, {"rule", "10-test.yaml:5"}});
+  CHECK(json["degraded"][0] == PlainJson{{"name", "cgroup"}, {"rule", "10-test.yaml:6"}});
+  CHECK(json["exposure"]["score"] > 0);
+  CHECK(layer(text, "cgroup")["state"] == "degraded");
+  CHECK(layer(text, "cgroup")["rule"] == "10-test.yaml:6");
+  CHECK(layer(text, "cgroup")["items"][0] ==
+        PlainJson{{"name", "memory"}, {"value", 100}, {"unit", "MB"}, {"rule", "10-test.yaml:3"}});
+  CHECK(layer(text, "network")["state"] == "opened");
+  CHECK(layer(text, "seccomp")["items"][0]["name"] == "ptrace");
+  const PlainJson mounts = layer(text, "mounts");
+  CHECK(mounts["state"] == "opened");
+  const auto host = std::find_if(mounts["items"].begin(), mounts["items"].end(),
+                                 [](const PlainJson& item) { return item["kind"] == "host"; });
+  REQUIRE(host != mounts["items"].end());
+  CHECK((*host)["name"] == "/tmp/calendar-cache");
+  CHECK((*host)["source"] == "/srv/cal");
+  CHECK((*host)["readOnly"] == false);
+  CHECK((*host)["rule"] == "10-test.yaml:4");
+}
+
+TEST_CASE("explain: a text that fits a screen, each line with its rule") {
+  const Policy rules = builtin_policy(false);
+  const std::string text = explain_text(compiled(testing::kExample, rules), rules, {});
+  CAPTURE(text);
+  CHECK(std::count(text.begin(), text.end(), '\n') <= 35);
+  CHECK(text.starts_with("calendarAgent under policy builtin [builtin], exposure "));
+  CHECK(text.find("\nseccomp     on        profile node") != std::string::npos);
+  CHECK(text.find("\n  /tmp/calendar-cache: private tmp__calendar-cache, writable [builtin]\n") != std::string::npos);
+  CHECK(text.find("\n  memory: 512 MB [builtin]\n") != std::string::npos);
+}
+
+TEST_CASE("explain: unsandboxed, and nothing asked") {
+  const Policy open = policy("  sandbox: false\n  grants: [unsandboxed]\n");
+  const std::string text = explain_json(compiled(testing::with("/security/sandbox", false), open), open, {});
+  CHECK(holds("policy-explain.schema.json", text));
+  for (const char* name : {"mounts", "landlock", "seccomp"}) CHECK(layer(text, name)["state"] == "off");
+  CHECK(layer(text, "seccomp")["rule"] == "10-test.yaml:4");
+}
+
+TEST_CASE("policy check and connect hold their schema") {
+  const PolicySet none = testing::policies("");
+  CHECK(holds("policy-check.schema.json", policy_check_json(check_policy(testing::kExample, none))));
+  CHECK(holds("policy-check.schema.json", policy_check_json(check_policy("{}", none))));
+  CHECK(!holds("policy-check.schema.json", R"({"valid":true,"result":"fine","errors":[],"items":[]})"));
+  const ManifestResult parsed = parse_manifest(testing::kExample);
+  const PlainJson verdict =
+      PlainJson::parse(connect_json(connect_verdict(*parsed.manifest, none.policies[0], "a\x1B.com", 1)));
+  CHECK(verdict["verdict"] == "refused");
+  CHECK(verdict["asked"] == "a\\e.com:1");
+}
+
+}  // namespace kai
