@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <optional>
@@ -89,11 +90,16 @@ sandbox::Owner agent_on_host(const starter::Job& job) {
   return {job.uid_base() + sandbox::kAgentUid, job.uid_base() + sandbox::kAgentGid};
 }
 
-Result<> prepare_file_system(Work& work, sandbox::SystemMounts system) {
+Result<> prepare_file_system(Work& work, sandbox::SystemMounts system, std::optional<sandbox::OverlayMaker> overlays) {
   if (work.spec.unsandboxed()) {  // before the private data covers a part of the host
     auto entries = sandbox::prepare_host_entries();
     if (!entries) return tl::unexpected(entries.error());
     work.setup.host_entries = std::move(*entries);
+  }
+  if (!overlays) {
+    auto made = sandbox::OverlayMaker::create();
+    if (!made) return tl::unexpected(made.error());
+    overlays = std::move(*made);
   }
   const sandbox::Owner agent = agent_on_host(work.job);
   auto data = sandbox::PrivateData::open(work.job.private_data(), work.private_data, agent);
@@ -102,11 +108,28 @@ Result<> prepare_file_system(Work& work, sandbox::SystemMounts system) {
                                  .program_dir = work.job.program_dir(),
                                  .sdk_dir = work.job.sdk_dir(),
                                  .private_data = std::move(*data),
+                                 .overlays = &*overlays,
                                  .map_owners = work.job.uid_count() > 0,
                                  .agent = agent};
   auto mounts = sandbox::prepare_mounts(work.spec, sources, work.descriptors, std::move(system));
   if (!mounts) return tl::unexpected(mounts.error());
   work.setup.mounts = std::move(*mounts);
+  return {};
+}
+
+/// As root: an agent may open its own output again by its name (/dev/stdout), which the kernel decides by the owner of
+/// the pipe. Nameless pipes only: what has a name on the host keeps its owner.
+Result<> give_streams(const Work& work) {
+  if (work.job.uid_count() == 0) return {};
+  constexpr long kPipeFileSystem = 0x50495045;  // PIPEFS_MAGIC, linux/magic.h
+  const sandbox::Owner agent = agent_on_host(work.job);
+  const sandbox::Setup& setup = work.setup;
+  for (const Fd* stream : {&setup.standard_input, &setup.standard_output, &setup.standard_error}) {
+    struct statfs status {};
+    if (fstatfs(stream->get(), &status) < 0) return errno_failure("fstatfs", "standard stream");
+    if (status.f_type != kPipeFileSystem) continue;
+    if (fchown(stream->get(), agent.uid, agent.gid) < 0) return errno_failure("fchown", "standard stream");
+  }
   return {};
 }
 
@@ -153,6 +176,13 @@ Confined start_agent(int channel_number, const StarterOptions& options, Apply ap
   if (!fault && !devices) fault = Failure{"devices", devices.error()};
 
   auto system = sandbox::SystemMounts::prepare();
+  std::optional<sandbox::OverlayMaker> overlays;
+  // It covers a part of the host, which an unsandboxed agent is to see.
+  if (!options.host_network) {
+    auto made = sandbox::OverlayMaker::create();
+    if (!fault && !made) fault = Failure{"overlays", made.error()};
+    if (made) overlays = std::move(*made);
+  }
 
   auto packet = receive_packet(channel.get(), kMaxJobBytes);
   if (!packet || packet->fds.empty()) _exit(0);  // the keeper ended
@@ -160,11 +190,16 @@ Confined start_agent(int channel_number, const StarterOptions& options, Apply ap
   if (auto done = take_apart(std::move(*packet), work); !done) report_and_exit(channel, {"starter", done.error()});
   work.setup.host = *host;
   work.setup.devices = std::move(*devices);
-  if (auto done = prepare_file_system(work, std::move(system)); !done)
+  if (auto done = prepare_file_system(work, std::move(system), std::move(overlays)); !done)
     report_and_exit(channel, {"mounts", done.error()});
   auto go = make_pipe();
   if (!go) report_and_exit(channel, {"starter", go.error()});
 
+  if (auto done = give_streams(work); !done) report_and_exit(channel, {"streams", done.error()});
+  if (work.job.uid_count() > 0) {
+    const auto owner = sandbox::own_next_namespace(agent_on_host(work.job).uid);
+    if (!owner) report_and_exit(channel, {"clone3", owner.error()});
+  }
   const auto child = sandbox::clone_agent(work.cgroup ? work.cgroup.get() : -1);
   if (!child) report_and_exit(channel, {"clone3", child.error()});
   if (*child > 0) finish_starter(*child, work, channel, std::move(go->second));

@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include <nlohmann/json.hpp>
@@ -53,7 +54,8 @@ Outcome<> set_connect(const std::string& connect, control::PolicyExplain& reques
   unsigned port = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
   const bool number = error == std::errc() && end == digits.data() + digits.size();
-  if (!number || colon == 0 || port == 0 || port > 65535) {
+  const bool plain = std::all_of(connect.begin(), connect.end(), [](char c) { return c > ' ' && c < 0x7f; });
+  if (!number || !plain || colon == 0 || port == 0 || port > 65535) {
     Failure failure;
     failure.exit_code = kExitUsage;
     failure.code = "INVALID";

@@ -23,9 +23,9 @@ const char* profile_of(RuntimeKind kind) {
     case RuntimeKind::kNative:
       return "native";
     case RuntimeKind::kExec:
-      return "base";
+      return "exec";
   }
-  return "base";
+  return "exec";
 }
 
 std::vector<std::string> extra_calls(const Policy& policy) {
@@ -237,7 +237,7 @@ spec::SandboxSpec compile_run(const std::string& id, const Policy& policy, const
                               const std::vector<std::string>& env) {
   spec::SandboxSpec spec = common_spec(id, policy);
   // Should the filter be missing, the spec stays without one and sandbox/apply refuses it: no filter, no start.
-  (void)set_filter(spec, "base", extra_calls(policy));
+  (void)set_filter(spec, "exec", extra_calls(policy));
   add_tmp(spec, policy.limits, true);
   for (const std::string& word : argv) spec.add_argv(word);
   for (const std::string& variable : env) set_variable(spec, variable);

@@ -125,8 +125,8 @@ void decide_network(const NetworkPolicy& network, const Policy& policy, Decision
   if (unchecked) {
     outbound.kind = Kind::kGranted;
     outbound.rule = rule;
-    outbound.reason =
-        why + ": the host's network" + (decisions.unsandboxed ? ", whole" : ", TCP to every address on network.ports");
+    outbound.reason = why + ": the host's network" +
+                      (decisions.unsandboxed ? ", whole" : ", TCP to every address on network.ports, and UDP anywhere");
   } else if (policy.network.allowed_domains.empty() && policy.network.allowed_cidrs.empty()) {
     outbound.reason = std::string(kNoEgress) + "; and " + by(policy, "network.allowedDomains") + " allows none";
   } else if (network.allowed_domains.empty()) {

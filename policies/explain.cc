@@ -210,7 +210,7 @@ class Explanation {
   void network() {
     if (spec_.host_network()) {
       layer("network", State::kOpened,
-            spec_.unsandboxed() ? "the host's" : "the host's, every address on network.ports",
+            spec_.unsandboxed() ? "the host's" : "the host's: TCP to every address on network.ports, UDP anywhere",
             grant_rule(policy_, spec_.unsandboxed() ? "unsandboxed" : "hostNetwork"));
     } else {
       layer("network", State::kOn, "its own loopback only: egress is not in this version", "builtin");

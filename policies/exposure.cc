@@ -94,7 +94,8 @@ void add_mounts(const spec::SandboxSpec& spec, Items& items) {
 
 void add_network(const spec::SandboxSpec& spec, const Policy& policy, Items& items) {
   if (spec.host_network()) {
-    items.add("hostNetwork", kHostNetwork, "the host's network: its loopback services, every address on network.ports");
+    items.add("hostNetwork", kHostNetwork,
+              "the host's network: its loopback services, TCP on network.ports, UDP anywhere");
   }
   const NetworkRules& network = policy.network;
   const std::size_t names = network.allowed_domains.size() + network.allowed_cidrs.size();

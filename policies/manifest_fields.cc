@@ -133,14 +133,17 @@ std::optional<bool> read_bool(const Place& place, Faults& faults) {
   return std::nullopt;
 }
 
+// Seconds or megabytes: beyond what a computer has of either, and far below where arithmetic with it overflows.
+constexpr double kLargestNumber = 1e12;
+
 std::optional<double> read_number(const Place& place, Faults& faults) {
   if (!place.value->is_number()) {
     add_wrong_type(place, "a number", faults);
     return std::nullopt;
   }
   const auto number = place.value->get<double>();
-  if (std::isfinite(number) && number >= 0) return number == 0 ? 0.0 : number;  // -0 is 0
-  faults.add(place, "must be a number of at least 0, not " + place.value->dump());
+  if (number >= 0 && number <= kLargestNumber) return number == 0 ? 0.0 : number;  // -0 is 0
+  faults.add(place, "must be a number from 0 to 1000000000000, not " + place.value->dump());
   return std::nullopt;
 }
 

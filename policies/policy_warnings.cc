@@ -105,7 +105,8 @@ void look_at_grants(const Policy& policy, Warnings& warnings) {
   }
   if (policy.grants_power("hostNetwork") && !policy.network.ports.empty()) {
     warnings.add(key_of("hostNetwork"),
-                 "with the grant hostNetwork an agent that asks for outbound reaches every address on network.ports: "
+                 "with the grant hostNetwork an agent that asks for outbound reaches every address, by TCP on "
+                 "network.ports and by UDP on any: "
                  "allowedDomains and blockedDomains do not hold it");
   }
 }

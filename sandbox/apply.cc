@@ -30,6 +30,8 @@ constexpr std::array kSteps = {
          "first: from here on no terminal, job control or key of whoever started kaid reaches this process"},
     Step{"cgroup", For::kEvery, [](Setup& setup) { return enter_cgroups(setup.v1_tasks); },
          "before anything is allocated that has to be charged; needs CAP_SYS_ADMIN for its namespace"},
+    Step{"counts", For::kEvery, [](Setup&) { return bound_counts(); },
+         "while the host's /proc and CAP_SYS_RESOURCE are there; before the agent can use any of it up"},
     Step{"ids", For::kEvery, [](Setup& setup) { return become_agent(setup.drop_groups); },
          "after the groups are joined, before files are made: the root's files shall belong to the agent's range"},
     Step{"dumpable", For::kEvery, forget_host_addresses,

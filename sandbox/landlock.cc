@@ -39,7 +39,8 @@ constexpr std::uint64_t kBindTcp = 1U << 0;
 constexpr std::uint64_t kConnectTcp = 1U << 1;
 constexpr std::uint64_t kScopeAbstractUnixSocket = 1U << 0;
 constexpr std::uint64_t kScopeSignal = 1U << 1;
-constexpr unsigned kLogNewExecOn = 1U << 1;  // ABI 7: audit shows what the runner is denied, which comes by execve
+// ABI 7: audit shows what the runner is denied, which comes by execve, and not what verify tries to be sure of it.
+constexpr unsigned kLogFlags = 1U << 0 | 1U << 1;  // LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF, _LOG_NEW_EXEC_ON
 
 // LANDLOCK_ACCESS_FS_*
 constexpr std::uint64_t kExecute = 1U << 0;
@@ -123,9 +124,10 @@ std::uint64_t rights_of(const spec::Mount& mount) {
     case spec::Mount::HOST:
     case spec::Mount::STATE:
       return mount.read_only() ? kRead : kOwn;
+    case spec::Mount::DESCRIPTOR:
+      return mount.read_only() ? kRun : kOwn;
     case spec::Mount::SYSTEM:
     case spec::Mount::PACKAGE:
-    case spec::Mount::DESCRIPTOR:
     case spec::Mount::PROGRAM:
       return mount.target().starts_with("/etc/") ? kRead : kRun;
     case spec::Mount::CONTENT:
@@ -198,7 +200,7 @@ Result<> enter_landlock(Setup& setup) {
     if (auto done = ruleset->allow_connect(static_cast<std::uint16_t>(port)); !done) return done;
   }
   constexpr long kLogAbi = 7;
-  return ruleset->enter(abi >= kLogAbi ? kLogNewExecOn : 0);
+  return ruleset->enter(abi >= kLogAbi ? kLogFlags : 0);
 }
 
 Result<> verify_landlock() {

@@ -2,9 +2,11 @@
 
 #include <grp.h>
 #include <linux/sched.h>
+#include <linux/securebits.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -76,6 +78,31 @@ Result<> become_agent(bool drop_groups) {
   if (drop_groups && setgroups(0, nullptr) < 0) return errno_failure("setgroups");
   if (setresgid(kAgentGid, kAgentGid, kAgentGid) < 0) return errno_failure("setresgid");
   if (setresuid(kAgentUid, kAgentUid, kAgentUid) < 0) return errno_failure("setresuid");
+  return {};
+}
+
+Result<> own_next_namespace(uid_t uid) {
+  // Keeps the capabilities, which a change from 0 to another id would take (capabilities(7)); the new namespace begins
+  // without these bits.
+  if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) < 0) return errno_failure("prctl", "PR_SET_SECUREBITS");
+  constexpr auto kUnchanged = static_cast<uid_t>(-1);
+  if (setresuid(kUnchanged, uid, kUnchanged) < 0) return errno_failure("setresuid", std::to_string(uid));
+  // The change made /proc/PID of this process, and so of the child, root's alone.
+  if (prctl(PR_SET_DUMPABLE, 1) < 0) return errno_failure("prctl", "PR_SET_DUMPABLE");
+  return {};
+}
+
+Result<> bound_counts() {
+  struct Bound {
+    const char* name;
+    const char* value;
+  };
+  // These files are of the user namespace of whoever opens them (proc(5), /proc/sys/user).
+  constexpr std::array<Bound, 3> kBounds = {
+      {{"max_inotify_instances", "16"}, {"max_inotify_watches", "4096"}, {"max_user_namespaces", "0"}}};
+  for (const Bound& bound : kBounds) {
+    if (auto done = write_file(std::string("/proc/sys/user/") + bound.name, bound.value); !done) return done;
+  }
   return {};
 }
 

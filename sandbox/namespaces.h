@@ -36,6 +36,15 @@ Result<> write_id_maps(pid_t pid, const IdRange& range);
 /// Step: becomes the agent's user and group, without supplementary groups where the map allows it.
 Result<> become_agent(bool drop_groups);
 
+/// For a starter as root, right before clone_agent: the user namespace that it makes belongs to `uid` of the host. What
+/// the kernel counts for whoever owns a namespace (inotify, pending signals, namespaces) is then that agent's own
+/// account, not root's, which all agents would share.
+Result<> own_next_namespace(uid_t uid);
+
+/// Step: how many inotify instances, watches and user namespaces (none) the agent's user namespace may count. An
+/// ordinary user's agents are counted with that user, who must keep some.
+Result<> bound_counts();
+
 /// clone3(2) of the agent's process as a sibling: the keeper, parent of the caller, is the one who waits. `cgroup` is a
 /// v2 directory or -1. 0 in the child, its pid in the caller.
 Result<pid_t> clone_agent(int cgroup);

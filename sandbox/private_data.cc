@@ -20,18 +20,25 @@ constexpr std::uint64_t kNoLinks = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
 
 }  // namespace
 
-Result<Fd> reopen_here(const Fd& given, int flags) {
+Result<std::string> path_of(const Fd& fd) {
   std::array<char, PATH_MAX> path{};
-  const std::string link = "/proc/self/fd/" + std::to_string(given.get());
+  const std::string link = "/proc/self/fd/" + std::to_string(fd.get());
   if (readlink(link.c_str(), path.data(), path.size() - 1) < 0) return errno_failure("readlink", link);
+  if (path[0] != '/') return failure("it has no path on this host:", path.data());
+  return std::string(path.data());
+}
+
+Result<Fd> reopen_here(const Fd& given, int flags) {
+  const auto path = path_of(given);
+  if (!path) return tl::unexpected(path.error());
   struct stat wanted {};
-  if (fstat(given.get(), &wanted) < 0) return errno_failure("fstat", path.data());
-  auto again = open_at(AT_FDCWD, path.data(), flags, kNoLinks);
+  if (fstat(given.get(), &wanted) < 0) return errno_failure("fstat", *path);
+  auto again = open_at(AT_FDCWD, *path, flags, kNoLinks);
   if (!again) return again;
   struct stat found {};
-  if (fstat(again->get(), &found) < 0) return errno_failure("fstat", path.data());
+  if (fstat(again->get(), &found) < 0) return errno_failure("fstat", *path);
   if (wanted.st_dev != found.st_dev || wanted.st_ino != found.st_ino) {
-    return failure("the file was replaced, or is on a mount that kaid does not see:", path.data());
+    return failure("the file was replaced, or is on a mount that kaid does not see:", *path);
   }
   return again;
 }

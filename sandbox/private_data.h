@@ -10,6 +10,10 @@
 
 namespace kai::sandbox {
 
+/// Where on this host it lies, as /proc/self/fd says it.
+
+/// Where on this host it lies, as /proc/self/fd says it.
+Result<std::string> path_of(const Fd& fd);
 /// The file that `given` stands for, opened again by its path in this mount namespace: a descriptor of another one
 /// cannot be copied by open_tree(2). Fails where the path leads to another file by now.
 Result<Fd> reopen_here(const Fd& given, int flags);

@@ -46,17 +46,70 @@ Result<PreparedMount> prepare_path(int dir, const std::string& source, std::uint
   return prepare_opened(*opened, source, target, attributes);
 }
 
-Result<PreparedMount> prepare_below(const std::string& directory, const std::string& name, const std::string& target) {
-  const auto dir = open_at(AT_FDCWD, directory, O_PATH | O_DIRECTORY);
-  if (!dir) return tl::unexpected(dir.error());
-  return prepare_path(dir->get(), name, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS, target);
+/// As prepare_opened, read-only, but the agent does not see where on the host it lies. `directory` has it as `name`.
+Result<PreparedMount> prepare_hidden(const Fd& directory, const std::string& name, const Fd& opened,
+                                     const Sources& sources, const std::string& target) {
+  if (sources.overlays == nullptr) return prepare_opened(opened, name, target);
+  struct stat status {};
+  if (fstat(opened.get(), &status) < 0) return errno_failure("fstat", name);
+  const bool is_directory = S_ISDIR(status.st_mode);
+  if (!is_directory && !S_ISREG(status.st_mode)) return failure("neither a regular file nor a directory:", name);
+  auto mount =
+      is_directory ? sources.overlays->of_directory(opened) : sources.overlays->of_file(directory, name, opened);
+  if (!mount) return tl::unexpected(mount.error());
+  if (auto done = restrict_mount(mount->get(), kReadOnly, false); !done) return tl::unexpected(done.error());
+  return PreparedMount{.mount = std::move(*mount), .directory = is_directory, .target = target};
 }
 
-// A file that the operator's kaictl opened.
-Result<PreparedMount> prepare_descriptor(const Fd& fd, const std::string& target) {
+Result<PreparedMount> prepare_below(const std::string& directory, const std::string& name, const Sources& sources,
+                                    const std::string& target) {
+  const auto dir = open_at(AT_FDCWD, directory, O_PATH | O_DIRECTORY);
+  if (!dir) return tl::unexpected(dir.error());
+  const auto opened = open_at(dir->get(), name, O_PATH, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+  if (!opened) return tl::unexpected(opened.error());
+  return prepare_hidden(*dir, name, *opened, sources, target);
+}
+
+/// What `opened` stands for, writable. As root its owner on the host is the agent inside, so that what the agent writes
+/// belongs to whoever the directory belongs to.
+Result<PreparedMount> prepare_writable(const Fd& opened, const std::string& source, const Sources& sources,
+                                       const std::string& target) {
+  if (!sources.map_owners) return prepare_opened(opened, source, target, data_attributes(false));
+  struct stat status {};
+  if (fstat(opened.get(), &status) < 0) return errno_failure("fstat", source);
+  const bool directory = S_ISDIR(status.st_mode);
+  if (!directory && !S_ISREG(status.st_mode)) return failure("neither a regular file nor a directory:", source);
+  if (status.st_uid == 0) {
+    return failure(
+        "an agent may not write as root on the host: give the path to another user with chown, or let it be read-only:",
+        source);
+  }
+  auto tree = clone_mount(opened.get(), false);  // without what is mounted beneath, which has owners of its own
+  if (!tree) return tl::unexpected(Error{tree.error().what, tree.error().error_number, source});
+  if (auto done = map_owner(*tree, {status.st_uid, status.st_gid}, sources.agent); !done) {
+    return tl::unexpected(Error{done.error().what, done.error().error_number, source});
+  }
+  if (auto done = restrict_mount(tree->get(), data_attributes(false), false); !done)
+    return tl::unexpected(done.error());
+  return PreparedMount{.mount = std::move(*tree), .directory = directory, .target = target};
+}
+
+// A file or directory that the operator's kaictl opened.
+Result<PreparedMount> prepare_descriptor(const Fd& fd, const spec::Mount& mount, const Sources& sources) {
+  const auto path = path_of(fd);
+  if (!path) return tl::unexpected(path.error());
   const auto again = reopen_here(fd, O_PATH);
   if (!again) return tl::unexpected(again.error());
-  return prepare_opened(*again, target, target);
+  if (!mount.read_only()) return prepare_writable(*again, *path, sources, mount.target());
+  struct stat status {};
+  if (fstat(again->get(), &status) < 0) return errno_failure("fstat", *path);
+  // A directory may change on the host while it is mounted, which an overlay would not show.
+  if (S_ISDIR(status.st_mode)) return prepare_opened(*again, *path, mount.target());
+  const std::size_t slash = path->rfind('/');
+  const auto directory =
+      open_at(AT_FDCWD, path->substr(0, slash + 1), O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+  if (!directory) return tl::unexpected(directory.error());
+  return prepare_hidden(*directory, path->substr(slash + 1), *again, sources, mount.target());
 }
 
 Result<PreparedMount> prepare_private(const spec::Mount& mount, const PrivateData& data) {
@@ -69,32 +122,16 @@ Result<PreparedMount> prepare_private(const spec::Mount& mount, const PrivateDat
   return PreparedMount{.mount = std::move(*tree), .directory = true, .target = mount.target()};
 }
 
-// A path that the operator's policy maps. Read-only it is as any other; writable as root its owner on the host is the
-// agent inside, so that what the agent writes belongs to whoever the directory belongs to.
+// A path that the operator's policy maps.
 Result<PreparedMount> prepare_host(const spec::Mount& mount, const Sources& sources) {
   const auto opened = open_at(AT_FDCWD, mount.source(), O_PATH, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
-  if (!opened) return tl::unexpected(opened.error());
-  if (mount.read_only() || !sources.map_owners) {
-    return prepare_opened(*opened, mount.source(), mount.target(), data_attributes(mount.read_only()));
+  if (!opened) {
+    return tl::unexpected(
+        Error{"the host path that the operator's policy maps (files) cannot be opened without following a link:",
+              opened.error().error_number, mount.source()});
   }
-  struct stat status {};
-  if (fstat(opened->get(), &status) < 0) return errno_failure("fstat", mount.source());
-  const bool directory = S_ISDIR(status.st_mode);
-  if (!directory && !S_ISREG(status.st_mode)) return failure("neither a regular file nor a directory:", mount.source());
-  if (status.st_uid == 0) {
-    return failure(
-        "an agent may not write as root on the host: give the path to another user with chown, or map it with "
-        "write: false:",
-        mount.source());
-  }
-  auto tree = clone_mount(opened->get(), false);  // without what is mounted beneath, which has owners of its own
-  if (!tree) return tl::unexpected(Error{tree.error().what, tree.error().error_number, mount.source()});
-  if (auto done = map_owner(*tree, {status.st_uid, status.st_gid}, sources.agent); !done) {
-    return tl::unexpected(Error{done.error().what, done.error().error_number, mount.source()});
-  }
-  if (auto done = restrict_mount(tree->get(), data_attributes(false), false); !done)
-    return tl::unexpected(done.error());
-  return PreparedMount{.mount = std::move(*tree), .directory = directory, .target = mount.target()};
+  if (!mount.read_only()) return prepare_writable(*opened, mount.source(), sources, mount.target());
+  return prepare_opened(*opened, mount.source(), mount.target(), data_attributes(true));
 }
 
 Result<PreparedMount> prepare(const spec::Mount& mount, const Sources& sources, const std::vector<Fd>& descriptors,
@@ -116,16 +153,16 @@ Result<PreparedMount> prepare(const spec::Mount& mount, const Sources& sources, 
       return prepare_path(AT_FDCWD, mount.source(), RESOLVE_NO_MAGICLINKS, mount.target(),
                           kNoPrivilege | MOUNT_ATTR_NOEXEC);
     case spec::Mount::PACKAGE:
-      return prepare_below(sources.packages_dir, mount.source(), mount.target());
+      return prepare_below(sources.packages_dir, mount.source(), sources, mount.target());
     case spec::Mount::PROGRAM: {
       constexpr std::string_view kSdk = "sdk/";
       const bool sdk = mount.source().starts_with(kSdk);
       return prepare_below(sdk ? sources.sdk_dir : sources.program_dir,
-                           sdk ? mount.source().substr(kSdk.size()) : mount.source(), mount.target());
+                           sdk ? mount.source().substr(kSdk.size()) : mount.source(), sources, mount.target());
     }
     case spec::Mount::DESCRIPTOR:
       if (mount.descriptor() >= descriptors.size()) return failure("a mount names a descriptor that did not come");
-      return prepare_descriptor(descriptors[mount.descriptor()], mount.target());
+      return prepare_descriptor(descriptors[mount.descriptor()], mount, sources);
     case spec::Mount::PRIVATE:
       return prepare_private(mount, sources.private_data);
     case spec::Mount::HOST:

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "proto/sandbox_spec.pb.h"
 #include "sandbox/idmap.h"
+#include "sandbox/overlay.h"
 #include "sandbox/private_data.h"
 
 namespace kai::sandbox {
@@ -26,9 +27,10 @@ struct PreparedMount {
 /// Where the names in a spec point on this host.
 struct Sources {
   std::string packages_dir, program_dir, sdk_dir;
-  PrivateData private_data;  ///< where PRIVATE sources are names
-  bool map_owners = false;   ///< as root: a writable HOST path's owner becomes `agent`
-  Owner agent;               ///< the agent's ids on the host
+  PrivateData private_data;                ///< where PRIVATE sources are names
+  const OverlayMaker* overlays = nullptr;  ///< null: places on the host may be seen (control's own root)
+  bool map_owners = false;                 ///< as root: a writable HOST path's owner becomes `agent`
+  Owner agent;                             ///< the agent's ids on the host
 };
 
 /// System mounts that nearly every spec has, made ahead of the job. Each can be used once.

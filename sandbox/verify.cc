@@ -145,7 +145,7 @@ Result<> verify_descriptors() {
     if (fd == dirfd(directory.get())) continue;
     if (fd > kReportFd) return broken("no inherited descriptor", entry->d_name);
     std::array<char, 64> target{};
-    (void)readlinkat(dirfd(directory.get()), entry->d_name, target.data(), target.size() - 1);
+    if (readlinkat(dirfd(directory.get()), entry->d_name, target.data(), target.size() - 1) < 0) target[0] = '?';
     if (std::string_view(target.data()) == "anon_inode:seccomp notify") return broken("no listener", entry->d_name);
   }
   return {};

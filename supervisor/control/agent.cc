@@ -32,6 +32,7 @@ Agent::Agent(Environment& environment, RegisteredAgent row, Manifest manifest)
       backoff_timer_(environment.loop) {}
 
 Outcome<> Agent::start() {
+  if (const auto refused = refusal()) return tl::unexpected(*refused);
   // Of one that runs already, start changes nothing: its crashes count on.
   if (idle() || state_ == State::kBackoff) {
     automatic_ = false;
@@ -48,7 +49,20 @@ Outcome<> Agent::stop() {
   return taken;
 }
 
+// What the policies refuse by now is no crash of the agent's.
+std::optional<Failure> Agent::refusal() {
+  if (const auto made = prepared(); !made) {
+    return Failure{"DENIED",
+                   "agent '" + row_.id + "' is not started: " + made.error().message(),
+                   "See: kaictl policy explain " + row_.id,
+                   {},
+                   false};
+  }
+  return std::nullopt;
+}
+
 Outcome<> Agent::restart() {
+  if (const auto refused = refusal()) return tl::unexpected(*refused);
   if (auto taken = apply(Event::kStop); !taken) return taken;
   return start();
 }
@@ -254,6 +268,7 @@ void Agent::on_ended(const End& end) {
   const Event event = judge(end);
   // Whoever waits for its health is answered when the new state stands.
   const auto health = std::move(health_);
+  if (instance_) last_degraded_ = instance_->degraded();
   instance_.reset();
   static_cast<void>(apply(event));
   up_since_ = 0;
@@ -272,6 +287,7 @@ Event Agent::judge(const End& end) {
                          {{"cause", to_string(end.cause)}, {"crashes", restart_policy_.crashes(now)}});
   // A start that an operator waits for fails at once, with its reason.
   if (!came_up && !automatic_) return Event::kGaveUp;
+  if (end.hopeless) return Event::kGaveUp;
   if (!policy_->auto_restart) return Event::kGaveUp;
   if (!restart_policy_.exhausted(now)) return Event::kCrashed;
   environment_.log.write(LogLevel::kError, row_.id, "error",

@@ -62,6 +62,10 @@ class Agent {
   [[nodiscard]] std::uint32_t crashes() const;
   [[nodiscard]] std::uint64_t denials() const { return denials_.total(); }
   [[nodiscard]] const PolicyRef& governing() const { return instance_ ? instance_->policy() : policy_; }
+  /// The layers that it runs without, or last ran without.
+  [[nodiscard]] const std::vector<std::string>& degraded() const {
+    return instance_ ? instance_->degraded() : last_degraded_;
+  }
   /// That governs it now: while it runs, the one that it was started under.
   [[nodiscard]] const Policy& policy() const { return *governing(); }
   [[nodiscard]] Package package() const;
@@ -102,6 +106,7 @@ class Agent {
   void check(const Result<>& written);
 
   void too_many_denials();
+  std::optional<Failure> refusal();
 
   Environment& environment_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
@@ -119,6 +124,7 @@ class Agent {
   std::int64_t start_asked_at_ = 0, up_since_ = 0;  // monotonic ms
   std::unique_ptr<OutputPipes> output_;
   DenialLog denials_;
+  std::vector<std::string> last_degraded_;
   std::unique_ptr<Instance> instance_;
   std::unique_ptr<HealthMonitor> health_;
   Timer backoff_timer_;

@@ -69,14 +69,19 @@ Result<Agent*> Agents::put(const Manifest& manifest, const RegisteredVersion& ve
   return added.first->second.get();
 }
 
-Outcome<> Agents::unregister(const std::string& id) {
-  Agent* agent = find(id);
+Outcome<> Agents::may_unregister(const std::string& id) {
+  const Agent* agent = find(id);
   if (agent == nullptr) return tl::unexpected(not_registered(id));
   const Transition decided = transition(agent->state(), Event::kUnregister);
   if (!decided.refused.empty()) {
     return refuse(std::string(decided.refused), "agent '" + id + "' is " + std::string(to_string(agent->state())),
                   "Stop it first: kaictl stop " + id);
   }
+  return {};
+}
+
+Outcome<> Agents::unregister(const std::string& id) {
+  if (auto may = may_unregister(id); !may) return may;
   const auto removed = environment_.registry.remove(id);
   if (!removed) return refuse("INTERNAL", "the registry could not be written: " + removed.error().message());
   agents_.erase(id);

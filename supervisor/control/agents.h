@@ -33,6 +33,7 @@ class Agents {
   Result<Agent*> put(const Manifest& manifest, const RegisteredVersion& version);
   /// CONFLICT while it runs, NOT_FOUND.
   Outcome<> unregister(const std::string& id);
+  [[nodiscard]] Outcome<> may_unregister(const std::string& id);
 
  private:
   Environment& environment_;

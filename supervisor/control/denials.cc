@@ -75,8 +75,9 @@ void DenialLog::write(const Denial& denial) {
   drop(1 + denial.more);
 }
 
-bool DenialLog::has_room() const {
-  return budget_.has_room(monotonic_ms());
+void DenialLog::write_reserved(const Denial& denial) {
+  note(1);
+  tell(denial);
 }
 
 void DenialLog::count(std::uint64_t denials) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/text.h"
 #include "proto/keeper.pb.h"
 #include "supervisor/control/event_loop.h"
 #include "supervisor/control/log.h"
@@ -41,10 +42,11 @@ class DenialLog {
 
   void use(PolicyRef policy) { policy_ = std::move(policy); }
   void write(const Denial& denial);
+  /// Takes a line ahead, for a denial that something has to be asked about first. false: count() it instead.
+  [[nodiscard]] bool reserve() { return budget_.take(monotonic_ms()); }
+  void write_reserved(const Denial& denial);
   /// Refused like the ones before it, and not worth a line of its own.
   void count(std::uint64_t denials);
-  /// Whether write() would write a line now: what it says may cost something to find out.
-  [[nodiscard]] bool has_room() const;
   /// The agent ended: what was dropped is said now.
   void finish();
 

@@ -56,9 +56,7 @@ std::string metadata_json(const klp::Metadata& metadata) {
 Json exposure_json(const Agent& agent) {
   const auto description = agent.description();
   if (!description) return {{"score", nullptr}, {"items", Json::array()}};
-  const Instance* instance = agent.instance();
-  const Exposure exposure = exposure_of(description->spec, agent.policy(),
-                                        instance != nullptr ? instance->degraded() : std::vector<std::string>{});
+  const Exposure exposure = exposure_of(description->spec, agent.policy(), agent.degraded());
   Json items = Json::array();
   for (const Exposure::Item& item : exposure.items) {
     items.push_back({{"name", item.name}, {"points", item.points}, {"reason", item.reason}});
@@ -102,7 +100,7 @@ std::string status_document(const Agent& agent, std::string_view health) {
   const Json rest = {{"restarts", agent.restarts()},
                      {"crashes", {{"count", agent.crashes()}, {"window", policy.crash_window.count()}}},
                      {"policy", policy.name},
-                     {"degraded", instance != nullptr ? Json(instance->degraded()) : Json::array()},
+                     {"degraded", agent.degraded()},
                      {"grants", instance != nullptr ? Json(instance->grants()) : Json::array()},
                      {"denials", agent.denials()},
                      {"exposure", exposure_json(agent)}};

@@ -100,6 +100,12 @@ End classify(const EndFacts& facts) {
   if (facts.hung) return end(Cause::kHung, *facts.hung);
   if (facts.broken)
     return end(Cause::kSignal, "kaid killed it because its agent-host broke the protocol: " + *facts.broken);
+  if (facts.over_limit) {
+    End killed = end(Cause::kSignal, "kaid killed it because " + *facts.over_limit +
+                                         "; raise the limit, or remove the data with terminate --purge");
+    killed.hopeless = true;
+    return killed;
+  }
   if (facts.stop_requested) return end(Cause::kStopped, "stopped as asked, " + describe(signaled, code));
   if (facts.start_failed) return start_failed_end(facts, signaled, code);
 

@@ -18,7 +18,8 @@ struct End {
   Cause cause = Cause::kExit;
   std::optional<int> exit_code;
   std::optional<int> signal;
-  std::string message;  ///< one sentence, without a full stop
+  std::string message;    ///< one sentence, without a full stop
+  bool hopeless = false;  ///< another start would end in the same way at once
 
   /// Exit status 0 by itself: stopped, not crashed.
   [[nodiscard]] bool clean() const { return cause == Cause::kExit && exit_code == 0; }
@@ -37,9 +38,10 @@ struct EndFacts {
   std::optional<std::string> hello_timeout;  ///< what did not come in time
   std::optional<std::string> hung;           ///< what did not return in time
   std::optional<klp::StartFailed> start_failed;
-  std::optional<std::string> broken;  ///< how agent-host broke the protocol; kaid killed it
-  std::optional<klp::Exit> runner;    ///< agent-host's own account
-  keeper::AgentExited tree;           ///< the keeper's account
+  std::optional<std::string> over_limit;  ///< a limit that this machine can only watch: the keeper killed it
+  std::optional<std::string> broken;      ///< how agent-host broke the protocol; kaid killed it
+  std::optional<klp::Exit> runner;        ///< agent-host's own account
+  keeper::AgentExited tree;               ///< the keeper's account
   std::uint64_t memory_limit_mb = 0;
   std::uint32_t process_limit = 0;
 };

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/unix.h"
@@ -206,7 +207,13 @@ void Instance::on_spawn_answer(const keeper::Reply& reply, std::vector<Fd> descr
 }
 
 void Instance::on_limit(const keeper::LimitHit& hit) {
-  denials_.write(limit_denial(hit, *policy_));
+  Denial denial = limit_denial(hit, *policy_);
+  const bool of_disk = hit.limit() == "disk" || hit.limit() == "inodes";
+  if (of_disk && std::find(degraded_.begin(), degraded_.end(), "disk") != degraded_.end()) {
+    denial.reason = "this machine can only measure private data (degraded: disk), so it is killed";
+    facts_.over_limit = "its private data went over " + denial.detail + ", which this machine can only measure";
+  }
+  denials_.write(denial);
 }
 
 void Instance::on_file_denied(const keeper::FileDenied& denied) {

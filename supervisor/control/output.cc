@@ -74,13 +74,9 @@ std::uint64_t LineSplitter::skip(std::string_view bytes) {
   return was_inside ? ends - 1 : ends;
 }
 
-double LogBudget::tokens_at(std::int64_t now_ms) const {
-  const double gained = static_cast<double>(std::max<std::int64_t>(0, now_ms - filled_at_)) * per_second_ / 1000;
-  return std::min<double>(per_second_, tokens_ + gained);
-}
-
 bool LogBudget::take(std::int64_t now_ms) {
-  tokens_ = tokens_at(now_ms);
+  const double gained = static_cast<double>(std::max<std::int64_t>(0, now_ms - filled_at_)) * per_second_ / 1000;
+  tokens_ = std::min<double>(per_second_, tokens_ + gained);
   filled_at_ = now_ms;
   if (tokens_ < 1) return false;
   tokens_ -= 1;

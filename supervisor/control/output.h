@@ -47,8 +47,6 @@ class LogBudget {
 
   /// Whether one line more may be logged now; takes its token.
   bool take(std::int64_t now_ms);
-  /// Whether take() would.
-  [[nodiscard]] bool has_room(std::int64_t now_ms) const { return tokens_at(now_ms) >= 1; }
   void drop(std::uint64_t lines) { dropped_ += lines; }
   /// Lines dropped since the last report, at most once a second but for the one `at_end`. nullopt: nothing to say.
   std::optional<std::uint64_t> report(std::int64_t now_ms, bool at_end = false);
@@ -56,8 +54,6 @@ class LogBudget {
   [[nodiscard]] std::uint32_t per_second() const { return per_second_; }
 
  private:
-  [[nodiscard]] double tokens_at(std::int64_t now_ms) const;
-
   std::uint32_t per_second_;
   double tokens_;
   std::int64_t filled_at_;

@@ -55,7 +55,7 @@ class Registration : public std::enable_shared_from_this<Registration> {
                                   {"unnamed", entry_override_});
     if (!compiled) return fail({"DENIED", compiled.error().message(), {}, {}, false});
     for (const Verdict& verdict : compiled->trimmed) {
-      warnings_.push_back(verdict.pointer + " (" + verdict.asked + "): " + verdict.reason);
+      warnings_.push_back(verdict.pointer + " (" + verdict.asked + "): " + verdict.reason + " [" + verdict.rule + "]");
     }
     if (!is_typescript(reading_.manifest.entry)) return seal();
     responder_.progress("compiling the TypeScript of " + reading_.manifest.id);

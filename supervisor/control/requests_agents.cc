@@ -87,10 +87,12 @@ void handle_terminate(Operations& operations, const control::Terminate& request,
 }
 
 void handle_unregister(Operations& operations, const control::AgentRef& request, const Responder& responder) {
-  if (const auto gone = operations.agents.unregister(request.id()); !gone) return responder.fail(gone.error());
-  // Its id range may be another agent's next: what it kept goes with it.
-  drop_data(operations, request.id(), responder,
-            [id = request.id(), responder] { responder.done(R"({"id":")" + id + R"(","status":"not_found"})"); });
+  if (const auto may = operations.agents.may_unregister(request.id()); !may) return responder.fail(may.error());
+  // Its id range may be another agent's next: what it kept goes before it does.
+  drop_data(operations, request.id(), responder, [&operations, id = request.id(), responder] {
+    if (const auto gone = operations.agents.unregister(id); !gone) return responder.fail(gone.error());
+    responder.done(R"({"id":")" + id + R"(","status":"not_found"})");
+  });
 }
 
 void handle_list(Operations& operations, const Responder& responder) {

@@ -90,7 +90,7 @@ void handle_policy_explain(Operations& operations, const control::PolicyExplain&
     manifest = agent->manifest();
     package = agent->package();
     policy = agent->governing();
-    if (agent->instance() != nullptr) degraded = agent->instance()->degraded();
+    degraded = agent->degraded();
   } else {
     ManifestResult parsed = parse_manifest(request.manifest());
     if (!parsed.manifest) return responder.fail(manifest_failure(parsed.errors));

@@ -114,6 +114,10 @@ Outcome<PreparedSandbox> Runs::prepare(const std::string& id, const control::Run
   if (auto checked = check_mounts(request, policy); !checked) return tl::unexpected(checked.error());
   auto compiled = describe(id, request, std::move(manifest), policy);
   if (!compiled) return tl::unexpected(compiled.error());
+  for (const Verdict& verdict : compiled->trimmed) {
+    environment_.log.write(LogLevel::kWarn, id, "kai.trimmed",
+                           verdict.pointer + " (" + verdict.asked + "): " + verdict.reason, {{"rule", verdict.rule}});
+  }
   spec::SandboxSpec& spec = compiled->spec;
   if (request.program_is_descriptor()) {
     const std::string program = "/agent/" + base_name(request.argv(0));
@@ -162,8 +166,9 @@ Instance::Handlers Runs::handlers(Run& run) {
 
 void Runs::on_ended(Run& run, const End& end) {
   run.denials.finish();
-  environment_.log.write(LogLevel::kInfo, run.id, "kai.run", "the run is over: " + end.message,
-                         {{"cause", to_string(end.cause)}});
+  const bool as_meant = end.cause == Cause::kExit || end.cause == Cause::kSignal || end.cause == Cause::kStopped;
+  environment_.log.write(as_meant ? LogLevel::kInfo : LogLevel::kError, run.id, "kai.run",
+                         "the run is over: " + end.message, {{"cause", to_string(end.cause)}});
   const auto& failed = run.instance->facts().start_failed;
   if (failed && failed->step() == "exec") {
     const int code = failed->errno_value() == ENOENT ? kNotFound : kNotExecutable;

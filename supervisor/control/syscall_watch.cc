@@ -76,7 +76,7 @@ bool SyscallWatch::take_one() {
   std::memcpy(arguments.data(), request.data.args, sizeof arguments);
   const Refusal refusal = explain_refusal(profile_, request.data.arch, request.data.nr, arguments);
   const Call call{request.id, static_cast<int>(request.pid), refusal.error_number};
-  if (!denials_.has_room()) {
+  if (!denials_.reserve()) {
     denials_.count(1);
     answer(call);
     return true;
@@ -103,7 +103,7 @@ void SyscallWatch::tell(const Call& call, Denial denial) {
                     if (!*alive) return;
                     denial.process = reply.process().name();
                     denial.pid = reply.process().pid();
-                    denials_.write(denial);
+                    denials_.write_reserved(denial);
                     answer(call);
                   });
 }

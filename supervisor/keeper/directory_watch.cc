@@ -21,7 +21,7 @@ void DirectoryWatch::tick(Clock::time_point now) {
   too_deep_ = measurement_->too_deep();
   if (!whole) return;
   measurement_.reset();
-  next_ = end + std::max<Clock::duration>(std::chrono::seconds(1), 50 * took_);
+  next_ = end + std::max<Clock::duration>(std::chrono::milliseconds(500), 10 * took_);
 }
 
 }  // namespace kai::keeper

@@ -16,8 +16,8 @@ class DirectoryWatch {
 
   explicit DirectoryWatch(Fd directory) : directory_(std::move(directory)) {}
 
-  /// One slice, if it is time for one. The next measurement comes after fifty times the time that the last one took,
-  /// a second at least: two percent of a cpu.
+  /// One slice, if it is time for one. The next measurement comes after ten times the time that the last one took,
+  /// half a second at least: ten percent of a cpu.
   void tick(Clock::time_point now);
   [[nodiscard]] bool measuring() const { return measurement_.has_value(); }
   /// Of the last whole measurement, or of the present one where that has already seen more.

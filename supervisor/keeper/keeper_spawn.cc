@@ -50,7 +50,8 @@ Result<> Keeper::take_layers(Agent& agent, const spec::SandboxSpec& spec, std::s
       const std::string why = layer == "cgroup" ? cgroups_.why_none()
                               : layer == "disk" ? disks_.why_not()
                                                 : "not available to an ordinary user";
-      return failure("this machine does not give the layer, and the policy does not let it be missing: " + why);
+      return failure("this machine does not give the layer " + layer + " (" + why +
+                     "); see 'kaictl doctor', or let the operator's policy list it under degrade");
     }
     agent.degraded.push_back(layer);
   }

@@ -180,6 +180,7 @@ spec::SandboxSpec probe_spec(const std::vector<std::string>& arguments) {
     auto* mount = spec.add_mounts();
     mount->set_kind(spec::Mount::DESCRIPTOR);
     mount->set_target("/agent/probe");
+    mount->set_read_only(true);
   }
   return spec;
 }

@@ -353,7 +353,7 @@ TEST_SUITE("layers") {
              "/seen; id -u; grep -c CapEff:.0000000000000000 /proc/self/status; "
              "grep NoNewPrivs /proc/self/status; test -r /etc/shadow || echo no shadow; "
              "test -d /proc/1 && readlink /proc/1/exe >/dev/null || echo hidden; echo $$; ls -d /agent/probe"});
-    add_mount(spec, Mount::DESCRIPTOR, "", "/agent/probe");
+    add_mount(spec, Mount::DESCRIPTOR, "", "/agent/probe").set_read_only(true);
     spec.set_unsandboxed(true);
     spec.clear_seccomp();
     spec.clear_seccomp_silent();

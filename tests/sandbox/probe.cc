@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -191,15 +192,23 @@ int by_call(const std::string& what) {
   return 2;
 }
 
+// How many instances the kernel lets this agent have; beyond 32 it does not look.
+int count_inotify(const char*) {
+  int made = 0;
+  while (made < 32 && inotify_init1(IN_CLOEXEC) >= 0) ++made;
+  std::printf("%d\n", made);
+  return 0;
+}
+
 struct Probe {
   const char* name;
   int (*run)(const char* argument);
 };
 constexpr Probe kProbes[] = {
-    {"read", read_path},     {"write", write_path},          {"create", create_path},      {"connect", connect_tcp},
-    {"listen", listen_tcp},  {"abstract", connect_abstract}, {"exec-tmp", run_from_tmp},   {"fork-bomb", fork_bomb},
-    {"memory", use_memory},  {"fill-tmp", fill_tmp},         {"environment", environment}, {"descriptor", descriptor},
-    {"signal", signal_host},
+    {"inotify", count_inotify}, {"read", read_path},     {"write", write_path},          {"create", create_path},
+    {"connect", connect_tcp},   {"listen", listen_tcp},  {"abstract", connect_abstract}, {"exec-tmp", run_from_tmp},
+    {"fork-bomb", fork_bomb},   {"memory", use_memory},  {"fill-tmp", fill_tmp},         {"environment", environment},
+    {"descriptor", descriptor}, {"signal", signal_host},
 #ifdef __x86_64__
     {"i386", call_i386},
 #endif

@@ -23,6 +23,7 @@ TEST_CASE("register answers with id, version, package and warnings") {
   ControlFixture f;
   auto manifest = manifest_of("a1");
   manifest["security"]["networkAccess"] = {{"allowOutbound", true}, {"allowedDomains", {"example.org"}}};
+  manifest["memory"] = {{"type", "persistent"}, {"backend", "sqlite"}, {"persistent", true}};
   const auto answer = f.add(manifest);
   const auto json = document(answer);
   CHECK(json["id"] == "a1");

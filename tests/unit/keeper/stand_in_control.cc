@@ -25,6 +25,7 @@ int main() {
   if (connect(test.get(), reinterpret_cast<const sockaddr*>(&address), size) < 0) return 1;
   if (!kai::send_packet(test.get(), "channel", std::span(&kChannel, 1))) return 1;
   char byte = 0;
-  (void)read(test.get(), &byte, 1);  // until the test lets go
+  while (read(test.get(), &byte, 1) > 0) {  // until the test lets go
+  }
   return 0;
 }

@@ -93,7 +93,7 @@ TEST_CASE("argv of each kind") {
 
 TEST_CASE("profile and runner protocol follow from runtime") {
   const std::pair<const char*, const char*> kinds[] = {
-      {"a.js", "node"}, {"a.py", "python"}, {"a.so", "native"}, {"a", "base"}};
+      {"a.js", "node"}, {"a.py", "python"}, {"a.so", "native"}, {"a", "exec"}};
   for (const auto& [entry, profile] : kinds) {
     const spec::SandboxSpec spec = compiled(manifest_with(entry)).spec;
     CHECK(spec.profile() == profile);
@@ -297,7 +297,7 @@ TEST_CASE("run: argv as it is, no package, /tmp as home") {
                            "KAI_AGENT_ID=run-1", "A=2"});
   CHECK(spec.cwd() == "/tmp");
   CHECK(spec.ephemeral());
-  CHECK(spec.profile() == "base");
+  CHECK(spec.profile() == "exec");
   CHECK(!spec.seccomp().empty());
   CHECK(mount_at(spec, "/agent") == nullptr);
   CHECK(spec.degrade_size() == 3);

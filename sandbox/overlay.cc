@@ -1,0 +1,95 @@
+#include "sandbox/overlay.h"
+
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <linux/openat2.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "base/unix.h"
+
+// glibc's <sys/mount.h> clashes with <linux/mount.h> in 2.36.
+extern "C" int umount2(const char* target, int flags) noexcept;
+#ifndef MNT_DETACH
+#define MNT_DETACH 2
+#endif
+
+namespace kai::sandbox {
+namespace {
+
+// A directory that every host has, and that a starter does not need.
+constexpr const char* kAttachPoint = "/sys";
+
+using Option = std::pair<const char*, std::string>;
+
+Result<Fd> make_mount(const char* type, const std::vector<Option>& options, std::uint64_t attributes) {
+  const Fd context(static_cast<int>(syscall(SYS_fsopen, type, FSOPEN_CLOEXEC)));
+  if (!context) return errno_failure("fsopen", type);
+  for (const auto& [key, value] : options) {
+    if (syscall(SYS_fsconfig, context.get(), FSCONFIG_SET_STRING, key, value.c_str(), 0) < 0) {
+      return errno_failure("fsconfig", std::string(type) + " " + key);
+    }
+  }
+  if (syscall(SYS_fsconfig, context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) < 0) {
+    return errno_failure("fsconfig create", type);
+  }
+  Fd mount(static_cast<int>(syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC, attributes)));
+  if (!mount) return errno_failure("fsmount", type);
+  return mount;
+}
+
+Result<> attach_here(const Fd& mount) {
+  if (syscall(SYS_move_mount, mount.get(), "", AT_FDCWD, kAttachPoint, MOVE_MOUNT_F_EMPTY_PATH) < 0) {
+    return errno_failure("move_mount", kAttachPoint);
+  }
+  return {};
+}
+
+std::string by_descriptor(const Fd& fd) {
+  return "/proc/self/fd/" + std::to_string(fd.get());
+}
+
+}  // namespace
+
+Result<OverlayMaker> OverlayMaker::create() {
+  const auto mount = make_mount("tmpfs", {{"size", "4096"}, {"nr_inodes", "2"}, {"mode", "755"}}, MOUNT_ATTR_RDONLY);
+  if (!mount) return tl::unexpected(mount.error());
+  if (auto done = attach_here(*mount); !done) return tl::unexpected(done.error());
+  auto empty = open_at(AT_FDCWD, kAttachPoint, O_PATH | O_DIRECTORY);
+  if (!empty) return tl::unexpected(empty.error());
+  return OverlayMaker(std::move(*empty));
+}
+
+Result<Fd> OverlayMaker::of_directory(const Fd& directory) const {
+  return make_mount("overlay", {{"lowerdir", by_descriptor(directory) + ":" + by_descriptor(empty_)}},
+                    MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+}
+
+Result<Fd> OverlayMaker::of_file(const Fd& directory, const std::string& name, const Fd& file) const {
+  const auto whole = of_directory(directory);
+  if (!whole) return tl::unexpected(whole.error());
+  // A part of a mount can be cloned only where the mount is attached (open_tree(2)).
+  if (auto done = attach_here(*whole); !done) return tl::unexpected(done.error());
+  const auto clone = [&]() -> Result<Fd> {
+    const auto top = open_at(AT_FDCWD, kAttachPoint, O_PATH | O_DIRECTORY);
+    if (!top) return tl::unexpected(top.error());
+    const auto found = open_at(top->get(), name, O_PATH, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+    if (!found) return tl::unexpected(found.error());
+    struct stat wanted {
+    }, seen{};
+    if (fstat(file.get(), &wanted) < 0 || fstat(found->get(), &seen) < 0) return errno_failure("fstat", name);
+    // An overlay gives a file the inode number that it has below, on a device of its own.
+    if (wanted.st_ino != seen.st_ino || wanted.st_size != seen.st_size) return failure("the file was replaced:", name);
+    return clone_mount(found->get(), false);
+  };
+  auto tree = clone();
+  if (umount2(kAttachPoint, MNT_DETACH) < 0) return errno_failure("umount2", kAttachPoint);
+  return tree;
+}
+
+}  // namespace kai::sandbox
