@@ -151,6 +151,20 @@ std::string quarantine_text(const Json& record) {
   return text;
 }
 
+/// "0.35 of 10: /tmp 0.1, network 0.25".
+std::string exposure_text(const Json& exposure) {
+  std::string text = text_of(exposure, "score");
+  if (text.empty()) return text;
+  text += " of 10";
+  const Json items = member(exposure, "items");
+  const char* before = ": ";
+  for (const Json& item : items.is_array() ? items : Json::array()) {
+    text += before + text_of(item, "name") + " " + text_of(item, "points");
+    before = ", ";
+  }
+  return text;
+}
+
 /// What an operator would type now.
 std::string next_step(const Json& status, const std::string& id) {
   const std::string state = text_of(status, "state");
@@ -221,7 +235,7 @@ std::string status_text(std::string_view json) {
   append_field(text, "degraded", joined(member(status, "degraded")));
   append_field(text, "grants", joined(member(status, "grants")));
   append_field(text, "denials", text_of(status, "denials"));
-  append_field(text, "exposure", text_of(member(status, "exposure"), "score"));
+  append_field(text, "exposure", exposure_text(member(status, "exposure")));
   append_field(text, "next", next_step(status, id));
   return text;
 }

@@ -189,9 +189,9 @@ Result<> check_mounts(const spec::SandboxSpec& spec, const Allowed& allowed) {
     if (std::any_of(links.begin(), links.end(), covers) || !seen.insert(target).second) {
       return failure("mount target is taken, or goes through a link:", mount.target());
     }
-    // What is in there may be links of anybody: nothing is made below it.
-    const bool made_here = mount.kind() == spec::Mount::TMPFS || mount.kind() == spec::Mount::PRIVATE;
-    if (!made_here) links.insert(target);
+    // What is in there may be links of anybody, in private data the agent's own: only in fresh memory something is
+    // made.
+    if (mount.kind() != spec::Mount::TMPFS) links.insert(target);
     if (auto done = check_source(mount, spec, allowed); !done) return done;
   }
   return {};

@@ -31,31 +31,83 @@ Fd open_directory(int parent, const char* name) {
   return directory;
 }
 
-Result<> remove_contents(Fd directory, std::size_t depth);
+using Directory = std::unique_ptr<DIR, int (*)(DIR*)>;
 
-Result<> remove_entry(int parent, const char* name, std::size_t depth) {
-  if (unlinkat(parent, name, 0) == 0 || errno == ENOENT) return {};
-  if (errno != EISDIR) return errno_failure("unlink", name);
-  if (unlinkat(parent, name, AT_REMOVEDIR) == 0 || errno == ENOENT) return {};
-  if (errno != ENOTEMPTY && errno != EACCES) return errno_failure("rmdir", name);
+/// For the removal of what it holds: a directory that its owner may not write to keeps its entries, and its place.
+Result<Fd> open_to_empty(int parent, const char* name) {
   Fd directory = open_directory(parent, name);
   if (!directory) return errno_failure("open", name);
-  if (auto done = remove_contents(std::move(directory), depth + 1); !done) return done;
-  return unlinkat(parent, name, AT_REMOVEDIR) == 0 ? Result<>{} : errno_failure("rmdir", name);
+  (void)fchmod(directory.get(), S_IRWXU);
+  return directory;
 }
 
-Result<> remove_contents(Fd directory, std::size_t depth) {
-  if (depth > kMaxDirectoryDepth) return failure("directories are nested too deep to be removed by kaid");
-  (void)fchmod(directory.get(), S_IRWXU);  // a directory that its owner may not write to keeps its entries
-  const std::unique_ptr<DIR, int (*)(DIR*)> entries(fdopendir(directory.get()), closedir);
-  if (!entries) return errno_failure("fdopendir");
-  (void)directory.release();
-  while (const dirent* entry = readdir(entries.get())) {
-    if (is_dots(entry->d_name)) continue;
-    if (auto done = remove_entry(dirfd(entries.get()), entry->d_name, depth); !done) return done;
+/// Removes trees of any depth with two open directories: what is not empty in a directory is moved to the top, where
+/// its turn comes. A place where something is mounted is neither removed nor moved (EBUSY), and ends the removal.
+class TreeRemoval {
+ public:
+  explicit TreeRemoval(Fd top) : top_(fdopendir(top.get()), closedir) {
+    if (top_) (void)top.release();
   }
-  return {};
-}
+
+  Result<> run() {
+    if (!top_) return errno_failure("fdopendir");
+    for (bool empty = false; !empty;) {
+      empty = true;
+      rewinddir(top_.get());
+      while (const dirent* entry = readdir(top_.get())) {
+        if (is_dots(entry->d_name)) continue;
+        empty = false;
+        const auto removed = remove(dirfd(top_.get()), entry->d_name);
+        if (!removed) return tl::unexpected(removed.error());
+        if (*removed) continue;
+        if (auto done = flatten(entry->d_name); !done) return done;
+      }
+    }
+    return {};
+  }
+
+  /// False: a directory that is not empty.
+  static Result<bool> remove(int parent, const char* name) {
+    if (unlinkat(parent, name, 0) == 0 || errno == ENOENT) return true;
+    if (errno != EISDIR) return errno_failure("unlink", name);
+    if (unlinkat(parent, name, AT_REMOVEDIR) == 0 || errno == ENOENT) return true;
+    if (errno != ENOTEMPTY && errno != EACCES) return errno_failure("rmdir", name);
+    return false;
+  }
+
+ private:
+  /// Removes `name` of the top, and makes siblings of the directories in it.
+  Result<> flatten(const char* name) {
+    auto opened = open_to_empty(dirfd(top_.get()), name);
+    if (!opened) return tl::unexpected(opened.error());
+    const Directory entries(fdopendir(opened->get()), closedir);
+    if (!entries) return errno_failure("fdopendir", name);
+    const int directory = opened->release();
+    while (const dirent* entry = readdir(entries.get())) {
+      if (is_dots(entry->d_name)) continue;
+      const auto removed = remove(directory, entry->d_name);
+      if (!removed) return tl::unexpected(removed.error());
+      if (*removed) continue;
+      if (auto done = move_to_top(directory, entry->d_name); !done) return done;
+    }
+    // A listing that changes while it is read can leave something out; then its turn comes again.
+    if (unlinkat(dirfd(top_.get()), name, AT_REMOVEDIR) == 0 || errno == ENOTEMPTY) return {};
+    return errno_failure("rmdir", name);
+  }
+
+  Result<> move_to_top(int parent, const char* name) {
+    if (auto writable = open_to_empty(parent, name); !writable) return tl::unexpected(writable.error());
+    for (;;) {
+      const std::string fresh = "~" + std::to_string(next_++);
+      if (renameat(parent, name, dirfd(top_.get()), fresh.c_str()) == 0) return {};
+      const bool taken = errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR;
+      if (!taken) return errno_failure("rename", name);
+    }
+  }
+
+  Directory top_;
+  std::uint64_t next_ = 0;
+};
 
 }  // namespace
 
@@ -103,7 +155,13 @@ bool DirectoryMeasurement::step(std::size_t entries) {
 }
 
 Result<> remove_tree(int parent, const char* name) {
-  return remove_entry(parent, name, 0);
+  const auto removed = TreeRemoval::remove(parent, name);
+  if (!removed) return tl::unexpected(removed.error());
+  if (*removed) return {};
+  auto top = open_to_empty(parent, name);
+  if (!top) return tl::unexpected(top.error());
+  if (auto done = TreeRemoval(std::move(*top)).run(); !done) return done;
+  return unlinkat(parent, name, AT_REMOVEDIR) == 0 ? Result<>{} : errno_failure("rmdir", name);
 }
 
 }  // namespace kai::keeper

@@ -48,7 +48,7 @@ class DirectoryMeasurement {
   bool too_deep_ = false;
 };
 
-/// Removes `name` in `parent` and everything below.
+/// Removes `name` in `parent` and everything below, however deep; nothing of it may be in use.
 Result<> remove_tree(int parent, const char* name);
 
 }  // namespace kai::keeper

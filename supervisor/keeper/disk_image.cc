@@ -1,28 +1,29 @@
 #include "supervisor/keeper/disk_image.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdio>
 #include <utility>
 #include <vector>
 
 #include "base/unix.h"
+#include "supervisor/keeper/child.h"
 
 namespace kai::keeper {
 namespace {
 
 constexpr const char* kMke2fs = "/usr/sbin/mke2fs";
 constexpr const char* kResize2fs = "/usr/sbin/resize2fs";
+// On a good disk they take milliseconds; the keeper does nothing else meanwhile.
+constexpr auto kToolPatience = std::chrono::seconds(30);
 
 // ext4's own numbers, as mke2fs(8) is asked for them: 4 KiB blocks, 256 bytes an inode, 64 bytes a group descriptor.
 constexpr std::uint64_t kBlock = 4096;
@@ -63,43 +64,6 @@ std::uint64_t image_blocks(const spec::Disk& limit, std::uint64_t journal) {
   return blocks;
 }
 
-/// Runs a program of e2fsprogs in `directory`; its last words are the error. It ends with the keeper.
-Result<> run_tool(const char* program, std::vector<const char*> arguments, int directory) {
-  auto words = make_pipe();
-  if (!words) return tl::unexpected(words.error());
-  const Fd null(open("/dev/null", O_RDWR | O_CLOEXEC));
-  if (!null) return errno_failure("open", "/dev/null");
-  arguments.push_back(nullptr);
-  const char* const environment[] = {nullptr};
-  const pid_t keeper = getpid();
-  // vfork: nothing of the keeper's memory is copied, and it waits until exec. Only calls that change nothing shared.
-  const pid_t pid = vfork();
-  if (pid < 0) return errno_failure("vfork");
-  if (pid == 0) {
-    sigset_t none;
-    sigemptyset(&none);
-    const bool ready = setsid() > 0 && sigprocmask(SIG_SETMASK, &none, nullptr) == 0 &&
-                       prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == keeper && fchdir(directory) == 0 &&
-                       dup2(null.get(), 0) == 0 && dup2(words->second.get(), 1) == 1 &&
-                       dup2(words->second.get(), 2) == 2;
-    if (ready) execve(program, const_cast<char* const*>(arguments.data()), const_cast<char* const*>(environment));
-    _exit(127);
-  }
-  words->second.reset();
-  auto said = read_all(words->first.get(), 64 << 10);
-  int status = 0;
-  while (waitpid(pid, &status, 0) < 0) {
-    if (errno != EINTR) return errno_failure("waitpid", program);
-  }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 127) {
-    return failure(std::string(program) + " cannot be run; install the package e2fsprogs");
-  }
-  std::string why = said ? *said : "";
-  std::replace(why.begin(), why.end(), '\n', ' ');
-  return failure(std::string(program) + " failed: " + why.substr(0, 400));
-}
-
 Result<> make_as(int directory, const std::string& name, const spec::Disk& limit) {
   const Fd image(openat(directory, name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!image) return errno_failure("open", name);
@@ -128,7 +92,7 @@ Result<> make_as(int directory, const std::string& name, const spec::Disk& limit
                         "-E",
                         "lazy_itable_init=1,root_owner=0:0,nodiscard",
                         name.c_str()},
-                       directory);
+                       directory, kToolPatience);
   if (!done) return done;
   // A full host disk is told here and not to the agent, as far as can be.
   if (fsync(image.get()) < 0) return errno_failure("fsync", name);
@@ -181,7 +145,7 @@ Result<> grow_image(int directory, const std::string& name, std::uint64_t bytes)
     if (!image) return errno_failure("open", name);
     if (ftruncate(image.get(), static_cast<off_t>(bytes)) < 0) return errno_failure("ftruncate", name);
   }
-  return run_tool(kResize2fs, {"resize2fs", "-f", name.c_str()}, directory);
+  return run_tool(kResize2fs, {"resize2fs", "-f", name.c_str()}, directory, kToolPatience);
 }
 
 Result<Fd> mount_ext4(const std::string& device) {

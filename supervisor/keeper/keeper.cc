@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/unix.h"
+#include "supervisor/keeper/child.h"
 
 namespace kai::keeper {
 namespace {
@@ -112,8 +113,9 @@ void Keeper::dispatch(int fd) {
   if (audit_ && fd == audit_->fd()) return tell(audit_->read(Clock::now()));
   // An earlier event of the same round may have released the agent that this descriptor belonged to.
   const auto found = instance_of_.find(fd);
-  if (found == instance_of_.end()) return;
+  if (found == instance_of_.end()) return;  // on_tick looks at starters that ended
   Agent& agent = agents_.at(found->second);
+  if (agent.failure) return look_at_failed(agent, Clock::now());
   if (fd == agent.pidfd.get()) return on_agent_exit(agent);
   if (agent.cgroup && fd == agent.cgroup->oom_event_fd()) return on_oom(agent);
   on_report(agent);
@@ -140,14 +142,16 @@ int Keeper::next_timeout_ms() const {
 void Keeper::on_tick() {
   const auto now = Clock::now();
   bool setting_up = false;
-  for (auto& [instance, agent] : agents_) {
-    if (agent.request == 0) continue;
-    setting_up = true;
-    if (now - agent.asked < kSetUpDeadline) continue;
-    // One at a time: set_up_failed changes the map.
-    set_up_failed(agent, "starter", Error{"no answer within 10 s", 0, ""});
-    break;
+  for (auto next = agents_.begin(); next != agents_.end();) {
+    Agent& agent = (next++)->second;  // both may release it
+    if (agent.failure) {
+      look_at_failed(agent, now);
+    } else if (agent.request != 0) {
+      setting_up = true;
+      if (now - agent.asked >= kSetUpDeadline) set_up_failed(agent, "starter", Error{"no answer within 10 s", 0, ""});
+    }
   }
+  std::erase_if(ending_starters_, [](const Fd& pidfd) { return reap(pidfd); });
   if (cgroups_.backend() == sandbox::CgroupTree::Backend::kNone) watch_memory();
   measure_directories();
   if (now >= next_look_) look_at_limits();
@@ -158,7 +162,12 @@ void Keeper::on_tick() {
     refill();
   }
   if (stop_deadline_ && now > *stop_deadline_) {
-    if (control_.pidfd || !agents_.empty()) say("control did not end in time; ending it and every agent");
+    if (control_.pidfd) {
+      say("control did not end in time; ending it and every agent");
+    } else if (!agents_.empty()) {
+      say("processes of " + std::to_string(agents_.size()) +
+          " agents do not end: the kernel waits for something, as a disk or file system that hangs; see ps, state D");
+    }
     kill_all();
     if (control_.pidfd) (void)signal_pidfd(control_.pidfd.get(), SIGKILL);
     if (agents_.empty() && !dying_groups_.empty()) {

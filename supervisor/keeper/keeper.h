@@ -27,6 +27,7 @@
 #include "supervisor/keeper/disks.h"
 #include "supervisor/keeper/kernel_audit.h"
 #include "supervisor/keeper/limit_watch.h"
+#include "supervisor/keeper/open_files.h"
 #include "supervisor/keeper/policies.h"
 #include "supervisor/keeper/service_manager.h"
 #include "supervisor/keeper/starters.h"
@@ -46,13 +47,20 @@ class Keeper {
  private:
   using Clock = std::chrono::steady_clock;
 
+  /// Why a start came to nothing.
+  struct Failure {
+    std::string step;
+    Error error;
+    Clock::time_point since;
+  };
   /// One agent, from its request until its processes and groups are gone.
   struct Agent {
     std::uint64_t instance = 0;
     std::string id;
     std::uint64_t request = 0;  // of its Spawn, until that is answered
     std::uint32_t uid_slot = 0;
-    Starter starter;  // until set-up is over
+    std::optional<Failure> failure;  // what is left of it is being ended
+    Starter starter;                 // until set-up is over
     pid_t pid = 0;
     Fd pidfd;
     std::optional<sandbox::AgentCgroup> cgroup;
@@ -63,8 +71,12 @@ class Keeper {
     bool has_disk = false;
     Fd listener;  // of its filter's notifications: a duplicate, so that it lives as long as the agent
     LimitWatch limits;
+    ino_t pid_namespace = 0;
+    std::optional<OpenFilesLook> open_files;  // under way
     std::optional<DirectoryWatch> directory;  // of its private data, where that has no file system of its own
     Budget audit{kDenialsPerSecond};
+
+    [[nodiscard]] bool runs() const { return request == 0 && !failure; }
   };
   /// An answer or event with what goes beside it, until the channel has room for it.
   struct Outgoing {
@@ -121,8 +133,10 @@ class Keeper {
   void on_forked(Agent& agent, pid_t pid);
   void on_verified(Agent& agent);
   void set_up_failed(Agent& agent, const std::string& step, const Error& error);
-  void stop_watching_starter(Agent& agent);
+  void look_at_failed(Agent& agent, Clock::time_point now);
+  void end_starter(Agent& agent);
   Result<> watch(Agent& agent, int fd, std::uint32_t events);
+  void unwatch(int fd);
 
   // agents
   void on_agent_exit(Agent& agent);
@@ -136,7 +150,7 @@ class Keeper {
   void watch_memory();
   void look_at_end(Agent& agent);
   void look_at_limits();
-  void look_at_open_files(Agent& agent, Clock::time_point now, LimitWatch::Hits& hits);
+  void look_at_open_files(Clock::time_point now, LimitWatch::Hits& hits);
   void measure_directories();
   void tell(LimitWatch::Hits& hits);
   void watch_audit();
@@ -166,13 +180,15 @@ class Keeper {
   std::deque<Clock::time_point> control_deaths_;
   std::map<std::uint64_t, Agent> agents_;          // by instance
   std::map<int, std::uint64_t> instance_of_;       // by descriptor in the epoll: starter channel or pidfd
+  std::vector<Fd> ending_starters_;                // killed, their agents run: pidfds in the epoll, until reaped
   std::deque<sandbox::AgentCgroup> spare_groups_;  // empty, ready for the next start
   std::uint64_t next_group_ = 0;
   std::vector<sandbox::AgentCgroup> dying_groups_;  // rmdir said EBUSY: the kernel still lets go
   std::optional<Clock::time_point> stop_deadline_;
   Clock::time_point stop_asked_;
   std::optional<Clock::time_point> refill_at_ = Clock::now();
-  Clock::time_point next_look_{};  // at the limits
+  Clock::time_point next_look_{};      // at the limits
+  std::uint64_t next_open_files_ = 0;  // instance to go on with
   int exit_status_ = 0;
 };
 

@@ -1,5 +1,4 @@
 #include <signal.h>
-#include <sys/epoll.h>
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -12,9 +11,7 @@ namespace kai::keeper {
 
 // What is left of a tree that lost a process to its memory limit is not what it believes to be.
 void Keeper::on_oom(Agent& agent) {
-  const int oom = agent.cgroup->oom_event_fd();
-  instance_of_.erase(oom);
-  (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, oom, nullptr);
+  unwatch(agent.cgroup->oom_event_fd());
   agent.watchdog_kills = 1;
   look_at_end(agent);
   kill(agent);

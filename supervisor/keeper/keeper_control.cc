@@ -230,7 +230,7 @@ void Keeper::on_control_exit() {
   // Nobody waits for these starts any more, and the next control numbers its requests anew.
   for (auto next = agents_.begin(); next != agents_.end();) {
     Agent& agent = (next++)->second;
-    if (agent.request != 0) set_up_failed(agent, "request", Error{"control ended", 0, ""});
+    if (std::exchange(agent.request, 0) != 0) set_up_failed(agent, "request", Error{"control ended", 0, ""});
   }
   kill_all();
   if (stop_deadline_) return;

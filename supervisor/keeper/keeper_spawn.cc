@@ -10,12 +10,15 @@
 
 #include "base/unix.h"
 #include "supervisor/keeper/check.h"
+#include "supervisor/keeper/child.h"
 #include "supervisor/keeper/keeper.h"
+#include "supervisor/keeper/process_info.h"
 
 namespace kai::keeper {
 namespace {
 
 constexpr std::size_t kFixedDescriptors = 5;  // of a Spawn, before those of DESCRIPTOR mounts
+constexpr auto kFailurePatience = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -176,6 +179,7 @@ void Keeper::on_forked(Agent& agent, pid_t pid) {
     return set_up_failed(agent, "starter", Error{"the new process is not a child of the keeper", 0, ""});
   }
   agent.pid = pid;
+  agent.pid_namespace = pid_namespace(pid);
   agent.pidfd = std::move(*pidfd);
   if (auto done = watch(agent, agent.pidfd.get(), EPOLLIN); !done) return set_up_failed(agent, "starter", done.error());
   if (!agent.cgroup) return;
@@ -198,30 +202,48 @@ void Keeper::on_verified(Agent& agent) {
   spawned->set_setup_us(static_cast<std::uint32_t>(took.count()));
   reply(message, std::move(listener));
   if (agent.cgroup) agent.cgroup->entered();
-  stop_watching_starter(agent);
-}
-
-void Keeper::stop_watching_starter(Agent& agent) {
-  if (!agent.starter.channel) return;
-  instance_of_.erase(agent.starter.channel.get());
-  (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, agent.starter.channel.get(), nullptr);
-  // It has made its agent and exits, or its end is not wanted any more; SIGKILL to a zombie does nothing.
-  (void)signal_pidfd(agent.starter.pidfd.get(), SIGKILL);
-  siginfo_t info{};
-  (void)waitid(P_PIDFD, static_cast<id_t>(agent.starter.pidfd.get()), &info, WEXITED | __WALL);
+  end_starter(agent);
+  if (!reap(agent.starter.pidfd)) ending_starters_.push_back(std::move(agent.starter.pidfd));
   agent.starter = {};
 }
 
+void Keeper::unwatch(int fd) {
+  instance_of_.erase(fd);
+  (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+}
+
+/// It has made its agent and exits, or its end is not wanted any more; SIGKILL to a zombie does nothing.
+void Keeper::end_starter(Agent& agent) {
+  if (!agent.starter.channel) return;
+  unwatch(agent.starter.channel.get());
+  agent.starter.channel.reset();
+  (void)signal_pidfd(agent.starter.pidfd.get(), SIGKILL);
+  epoll_event event{.events = EPOLLIN, .data = {.fd = agent.starter.pidfd.get()}};
+  // Where that fails (out of watches), the next tick sees its end.
+  (void)epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, agent.starter.pidfd.get(), &event);
+}
+
 void Keeper::set_up_failed(Agent& agent, const std::string& step, const Error& error) {
-  // Once answered, control hears of the end by AgentExited.
-  if (agent.request != 0) fail(std::exchange(agent.request, 0), step, error);
-  stop_watching_starter(agent);
-  if (agent.pidfd) {
-    kill(agent);
-    siginfo_t info{};
-    (void)waitid(P_PIDFD, static_cast<id_t>(agent.pidfd.get()), &info, WEXITED | __WALL);
+  if (agent.failure) return;
+  agent.failure = {step, error, Clock::now()};
+  end_starter(agent);
+  kill(agent);
+  if (agent.cgroup) unwatch(agent.cgroup->oom_event_fd());
+  look_at_failed(agent, agent.failure->since);
+}
+
+/// Its ids, groups and data are free again when the kernel has let go of every process of it, and not before. Control
+/// hears of the failure then, so that it can use them; of a process that hangs in the kernel, after a moment.
+void Keeper::look_at_failed(Agent& agent, Clock::time_point now) {
+  for (Fd* const pidfd : {&agent.starter.pidfd, &agent.pidfd}) {
+    if (!*pidfd || !reap(*pidfd)) continue;
+    unwatch(pidfd->get());
+    pidfd->reset();
   }
-  release(agent);
+  const bool gone = !agent.starter.pidfd && !agent.pidfd;
+  if (!gone && now - agent.failure->since < kFailurePatience) return;
+  if (agent.request != 0) fail(std::exchange(agent.request, 0), agent.failure->step, agent.failure->error);
+  if (gone) release(agent);
 }
 
 }  // namespace kai::keeper

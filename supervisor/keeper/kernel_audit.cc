@@ -3,6 +3,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/netlink.h>
+#include <linux/sock_diag.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <cstring>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include <arpa/inet.h>
 
@@ -17,6 +19,8 @@ namespace kai::keeper {
 namespace {
 
 constexpr std::size_t kMaxPending = 64;
+constexpr int kBufferBytes = 1 << 20;
+constexpr auto kLostPause = std::chrono::minutes(1);
 constexpr std::size_t kMaxDomains = 8192;                 // twice as many as there can be agents
 constexpr auto kOverdue = std::chrono::milliseconds(50);  // all records of an event come within one system call
 
@@ -43,6 +47,10 @@ Result<KernelAudit> KernelAudit::open() {
   Fd socket(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_AUDIT));
   if (!socket) return errno_failure("socket", "NETLINK_AUDIT");
   if (auto done = filter_types(socket); !done) return tl::unexpected(done.error());
+  // Without CAP_NET_ADMIN as much as the system lets everybody have.
+  if (setsockopt(socket.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kBufferBytes, sizeof kBufferBytes) < 0) {
+    (void)setsockopt(socket.get(), SOL_SOCKET, SO_RCVBUF, &kBufferBytes, sizeof kBufferBytes);
+  }
   sockaddr_nl address{};
   address.nl_family = AF_NETLINK;
   address.nl_groups = 1U << (AUDIT_NLGRP_READLOG - 1);
@@ -104,11 +112,11 @@ void KernelAudit::take(AuditRecord record, Clock::time_point now, std::vector<La
   pending_.erase(found);
 }
 
-/// Of a domain that nobody has told of: an agent's own inside its sandbox, or a stranger's. Left out.
+/// Each domain is told of once: with that record lost, only the process that was refused says whose it is.
 void KernelAudit::give_out(Pending pending, std::vector<LandlockDenial>& done) const {
   const auto agent = agents_.find(pending.domain);
-  if (agent == agents_.end()) return;
-  pending.denial.agent = agent->second;
+  if (agent != agents_.end()) pending.denial.agent = agent->second;
+  if (pending.denial.agent == 0 && pending.denial.pid == 0) return;
   done.push_back(std::move(pending.denial));
 }
 
@@ -120,6 +128,17 @@ std::vector<LandlockDenial> KernelAudit::take_overdue(Clock::time_point now) {
   }
   if (now - second_ >= std::chrono::seconds(1)) paused_ = false;
   return done;
+}
+
+std::uint32_t KernelAudit::take_lost(Clock::time_point now) {
+  if (lost_said_at_ && now - *lost_said_at_ < kLostPause) return 0;
+  std::array<std::uint32_t, SK_MEMINFO_VARS> counts{};
+  socklen_t size = sizeof counts;
+  if (getsockopt(socket_.get(), SOL_SOCKET, SO_MEMINFO, counts.data(), &size) < 0) return 0;
+  // The kernel's counter may wrap around, and so does the difference.
+  const std::uint32_t lost = counts[SK_MEMINFO_DROPS] - std::exchange(lost_said_, counts[SK_MEMINFO_DROPS]);
+  if (lost > 0) lost_said_at_ = now;
+  return lost;
 }
 
 bool Budget::take(std::chrono::steady_clock::time_point now) {

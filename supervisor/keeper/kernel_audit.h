@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,7 +21,7 @@ namespace kai::keeper {
 
 /// One refusal.
 struct LandlockDenial {
-  pid_t agent = 0;                 ///< who made the domain: the first process of an agent's sandbox
+  pid_t agent = 0;                 ///< who made the domain: the first process of an agent's sandbox; 0: not known
   std::string access, path, comm;  ///< raw bytes
   pid_t pid = 0;                   ///< who was refused, on the host; 0: not told
 };
@@ -32,6 +33,8 @@ class KernelAudit {
   /// the keeper no more than this.
   static constexpr int kRecordsPerSecond = 2000;
 
+  /// `socket`: non-blocking, one record a packet.
+  explicit KernelAudit(Fd socket) : socket_(std::move(socket)) {}
   /// Subscribes to the multicast group of audit, with a filter that lets only the needed types pass.
   static Result<KernelAudit> open();
 
@@ -43,6 +46,8 @@ class KernelAudit {
   [[nodiscard]] bool waiting() const { return !pending_.empty() || paused_; }
   /// This second's share is used up: do not watch fd() until take_overdue has been called in the next.
   [[nodiscard]] bool paused() const { return paused_; }
+  /// How many records the kernel dropped, as the socket was full, since this was last said: at most once a minute.
+  std::uint32_t take_lost(Clock::time_point now);
 
  private:
   struct Pending {
@@ -52,7 +57,6 @@ class KernelAudit {
     Clock::time_point since;
   };
 
-  explicit KernelAudit(Fd socket) : socket_(std::move(socket)) {}
   void take(AuditRecord record, Clock::time_point now, std::vector<LandlockDenial>& done);
   void give_out(Pending pending, std::vector<LandlockDenial>& done) const;
 
@@ -62,6 +66,8 @@ class KernelAudit {
   Clock::time_point second_;
   int read_in_second_ = 0;
   bool paused_ = false;
+  std::uint32_t lost_said_ = 0;  // of all that were ever lost
+  std::optional<Clock::time_point> lost_said_at_;
 };
 
 /// How many of something an agent may have told a second; the rest is counted.

@@ -1,11 +1,10 @@
 #include "supervisor/keeper/process_info.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <memory>
+#include <cstdlib>
 #include <string_view>
 
 #include "base/fd.h"
@@ -37,10 +36,15 @@ pid_t last_number(std::string_view status, std::string_view key) {
   return static_cast<pid_t>(std::atoi(std::string(text.substr(text.rfind('\t') + 1)).c_str()));
 }
 
-/// Whether `status` is of a process below `agent`, which all orphans of its namespace fall to. Its namespaces would say
-/// the same, but an ordinary user may not look at those of a process that is not dumpable.
+ino_t namespace_of(const Fd& process) {
+  struct stat status {};
+  return fstatat(process.get(), "ns/pid", &status, 0) == 0 ? status.st_ino : 0;
+}
+
+/// Whether `status` is of a process below `agent`, which all orphans of its namespace fall to. How deep a process
+/// stands is the agent's choice: one that stands deeper than this is not found.
 bool is_below(std::string status, pid_t agent) {
-  constexpr int kDeepest = 4096;
+  constexpr int kDeepest = 64;
   for (int depth = 0; depth < kDeepest; ++depth) {
     const pid_t parent = last_number(status, "\nPPid:");
     if (parent == agent) return true;
@@ -60,21 +64,18 @@ std::optional<ProcessName> name_process(pid_t process, pid_t agent) {
   if (!directory) return std::nullopt;
   const auto comm = read_small(directory, "comm");
   const auto status = read_small(directory, "status");
-  if (!comm || !status || (process != agent && !is_below(*status, agent))) return std::nullopt;
+  if (!comm || !status) return std::nullopt;
+  // An ordinary user may not look at the namespaces of a process that is not dumpable.
+  const ino_t space = namespace_of(directory);
+  const bool same = process == agent || (space != 0 && space == pid_namespace(agent));
+  if (!same && !is_below(*status, agent)) return std::nullopt;
   const std::string_view name = std::string_view(*comm).substr(0, comm->rfind('\n'));
   return ProcessName{escape_for_terminal(name.substr(0, 64)), last_number(*status, "\nNSpid:")};
 }
 
-std::optional<std::uint64_t> count_open_files(pid_t process, std::uint64_t enough) {
-  const std::string path = "/proc/" + std::to_string(process) + "/fd";
-  struct stat status {};
-  if (stat(path.c_str(), &status) < 0) return std::nullopt;
-  if (status.st_size > 0) return static_cast<std::uint64_t>(status.st_size);  // since Linux 6.2
-  const std::unique_ptr<DIR, int (*)(DIR*)> entries(opendir(path.c_str()), closedir);
-  if (!entries) return std::nullopt;
-  std::uint64_t count = 0;
-  while (count < enough + 2 && readdir(entries.get()) != nullptr) ++count;
-  return count < 2 ? 0 : count - 2;  // "." and ".."
+ino_t pid_namespace(pid_t process) {
+  const Fd directory = open_process(process);
+  return directory ? namespace_of(directory) : 0;
 }
 
 }  // namespace kai::keeper

@@ -3,7 +3,6 @@
 
 #include <sys/types.h>
 
-#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -17,7 +16,7 @@ struct ProcessName {
 /// nullopt: `process` is not (any more) `agent`, the first process of a pid namespace, or below it.
 std::optional<ProcessName> name_process(pid_t process, pid_t agent);
 
-/// How many descriptors it has open, at most about `enough`; nullopt: it ended, or hides that.
-std::optional<std::uint64_t> count_open_files(pid_t process, std::uint64_t enough);
+/// The number of its pid namespace; 0: it has ended, or may not be looked at.
+ino_t pid_namespace(pid_t process);
 
 }  // namespace kai::keeper

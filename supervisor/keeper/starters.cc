@@ -6,21 +6,20 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <utility>
 
 #include "base/unix.h"
+#include "supervisor/keeper/child.h"
 
 namespace kai::keeper {
 
 namespace {
 
-void reap(const Starter& starter) {
-  siginfo_t info{};
-  (void)waitid(P_PIDFD, static_cast<id_t>(starter.pidfd.get()), &info, WEXITED | __WALL);
-}
+// Those that stand ready have opened nothing of anybody's: a killed one is gone at once.
+constexpr auto kEndPatience = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -34,13 +33,7 @@ Result<Starters> Starters::open(const std::string& program, bool root) {
 }
 
 Starters::~Starters() {
-  // Both cannot fail for a child that nobody else waits for.
-  for (const Starter& starter : ready_) static_cast<void>(signal_pidfd(starter.pidfd.get(), SIGKILL));
-  for (const Starter& starter : ready_) {
-    siginfo_t info{};
-    while (waitid(P_PIDFD, static_cast<id_t>(starter.pidfd.get()), &info, WEXITED) < 0 && errno == EINTR) {
-    }
-  }
+  end();
 }
 
 Result<Starter> Starters::launch(bool host_network) const {
@@ -81,16 +74,14 @@ Result<Starter> Starters::take() {
     ready_.pop_front();
     pollfd ended{.fd = starter.pidfd.get(), .events = POLLIN, .revents = 0};
     if (poll(&ended, 1, 0) == 0) return starter;
-    reap(starter);
+    (void)reap(starter.pidfd);
   }
   return launch();
 }
 
 void Starters::end() {
-  for (const Starter& starter : ready_) {
-    (void)signal_pidfd(starter.pidfd.get(), SIGKILL);
-    reap(starter);
-  }
+  for (const Starter& starter : ready_) (void)signal_pidfd(starter.pidfd.get(), SIGKILL);
+  for (const Starter& starter : ready_) (void)reap_within(starter.pidfd, kEndPatience);
   ready_.clear();
 }
 

@@ -29,7 +29,7 @@ class Starters {
   static Result<Starters> open(const std::string& program, bool root);
   Starters(Starters&&) = default;
   Starters& operator=(Starters&&) = default;
-  /// Ends those that stand ready, and waits until they are gone: kaid leaves nothing behind.
+  /// As end().
   ~Starters();
 
   /// A starter, the oldest that is ready, else a new one.
@@ -38,7 +38,7 @@ class Starters {
   [[nodiscard]] Result<Starter> launch_in_host_network() const { return launch(true); }
   /// Makes the pool full again. Called when no start is under way, as making one costs a millisecond of cpu.
   Result<> refill();
-  /// Ends those that stand ready.
+  /// Ends those that stand ready, and waits until they are gone: kaid leaves nothing behind.
   void end();
   [[nodiscard]] bool full() const { return ready_.size() >= kReady; }
 

@@ -56,7 +56,9 @@ class World:
         self.canary.write_text("untouched\n")
         writable = self.directory / "writable"
         writable.mkdir()
-        self.probe = self.directory / "probe"
+        # Not beside the mounts below: as an ordinary user kaid could not hide where such a directory lies.
+        self.probe = self.directory / "bin" / "probe"
+        self.probe.parent.mkdir()
         shutil.copy(self.bin / "escape-probe", self.probe)
         abstract = f"{self.directory}/abstract"
         self._listen(socket.AF_UNIX, "\0" + abstract)

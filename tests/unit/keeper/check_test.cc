@@ -227,6 +227,19 @@ TEST_CASE("private data: plain names, with a limit, and not of a run that leaves
     });
   };
   CHECK(with("data__cal", 1 << 20, 100).empty());
+  // What is in there is the agent's, links too.
+  CHECK(says(after([&](SandboxSpec& spec) {
+               spec.set_ephemeral(false);
+               spec.mutable_disk()->set_size_bytes(1 << 20);
+               spec.mutable_disk()->set_inodes(100);
+               for (const char* target : {"/data/cal", "/data/cal/below"}) {
+                 Mount& mount = *spec.add_mounts();
+                 mount.set_kind(Mount::PRIVATE);
+                 mount.set_source("x");
+                 mount.set_target(target);
+               }
+             }),
+             "goes through a link: /data/cal/below"));
   for (const char* source : {"", ".", "..", "a/b", "a b", "/x"}) {
     CAPTURE(source);
     CHECK(says(with(source, 1 << 20, 100), "private data is not a plain name"));

@@ -186,6 +186,22 @@ TEST_SUITE("disks of agents" * doctest::skip(geteuid() != 0)) {
     CHECK_FALSE(disks.open("agent", limit(4, 100)));
   }
 
+  TEST_CASE("what is mounted in an agent's data is not removed with it") {
+    const Scratch scratch;
+    Disks disks(scratch.path.string(), false);
+    REQUIRE(disks.open("agent", limit(4, 100)));
+    const fs::path mounted = scratch.path / "data/agent/a/b";
+    fs::create_directories(mounted);
+    REQUIRE(mount("none", mounted.c_str(), "tmpfs", 0, "size=1m") == 0);
+    std::ofstream(mounted / "kept") << "x";
+    const auto dropped = disks.drop("agent");
+    REQUIRE_FALSE(dropped);
+    CHECK(dropped.error().error_number == EBUSY);
+    CHECK(fs::exists(mounted / "kept"));
+    CHECK(umount(mounted.c_str()) == 0);
+    CHECK(disks.drop("agent"));
+  }
+
   TEST_CASE("a full host disk is told, and leaves nothing half made") {
     const Scratch scratch;
     REQUIRE(mount("none", scratch.path.c_str(), "tmpfs", 0, "size=1m") == 0);
@@ -260,4 +276,31 @@ TEST_CASE("a large directory is measured in slices, a bottomless one ends") {
     watch.tick(now + std::chrono::seconds(10));
   } while (watch.measuring());
   CHECK(watch.too_deep());
+}
+
+TEST_CASE("data is removed however deep it is, and nothing beside it") {
+  const Scratch scratch;
+  Disks disks(scratch.path.string(), false);
+  REQUIRE(disks.open("agent", limit(4, 100)));
+  const fs::path top = scratch.path / "data/agent";
+  fs::create_directory(scratch.path / "beside");
+  std::ofstream(scratch.path / "beside/kept") << "x";
+  fs::create_directory(top / "~0");  // names that a removal could want
+  std::ofstream(top / "~0/full") << "x";
+  std::ofstream(top / "~1") << "x";
+  const std::string out = (scratch.path / "beside").string();
+  Fd deep(open(top.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  for (int at = 0; at < 1000; ++at) {
+    REQUIRE(mkdirat(deep.get(), "d", 0700) == 0);
+    REQUIRE(mkdirat(deep.get(), "empty", 0) == 0);
+    REQUIRE(symlinkat(out.c_str(), deep.get(), "out") == 0);
+    REQUIRE(create(deep, "file"));
+    Fd below(openat(deep.get(), "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (at % 3 == 0) REQUIRE(fchmod(deep.get(), at % 2 == 0 ? 0 : 0500) == 0);
+    deep = std::move(below);
+  }
+  const auto dropped = disks.drop("agent");
+  CHECK_MESSAGE(dropped, (dropped ? "" : dropped.error().message()));
+  CHECK_FALSE(fs::exists(top));
+  CHECK(fs::exists(scratch.path / "beside/kept"));
 }

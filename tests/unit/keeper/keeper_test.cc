@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -29,6 +30,7 @@
 #include "proto/frame.h"
 #include "proto/keeper.pb.h"
 #include "proto/klp.pb.h"
+#include "tests/unit/keeper/hung_directory.h"
 
 namespace {
 
@@ -413,5 +415,34 @@ TEST_CASE("what no policy allows is refused with the reason") {
   const Reply refused = kaid.spawn(spec, 4);
   CHECK(refused.failed().step() == "request");
   CHECK(refused.failed().detail().find("grant hostNetwork") != std::string::npos);
+  CHECK(kaid.stop() == 0);
+}
+
+TEST_CASE("a start that hangs in the kernel holds up nobody, and frees what it had when it is gone" *
+          doctest::skip(geteuid() != 0 || access("/dev/fuse", R_OK | W_OK) != 0)) {
+  const kai::keeper::HungDirectory hung;
+  Kaid kaid;
+  kaid.policy("policies:\n- name: hung\n  files:\n    /data/hung: {host: " + hung.below() + "}\n");
+  (void)kaid.start();
+  auto spec = python("pass");
+  auto* mount = spec.add_mounts();
+  mount->set_kind(kai::spec::Mount::HOST);
+  mount->set_source(hung.below());
+  mount->set_target("/hung");
+  mount->set_read_only(true);
+  CHECK(kaid.spawn(spec, 1).failed().detail() == "no answer within 10 s");
+
+  auto other = python("pass");
+  other.set_agent_id("other");
+  REQUIRE(kaid.spawn(other, 2).has_spawned());
+  CHECK(kaid.exited().instance() == 2);
+  CHECK(kaid.spawn(python("pass"), 1).failed().detail() == "the instance is in use");
+  CHECK(kaid.ask(drop_data()).failed().detail() == "the agent runs");
+
+  hung.let_go();
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kPatienceMs);
+  while (kaid.ask(drop_data()).has_failed()) REQUIRE(std::chrono::steady_clock::now() < deadline);
+  REQUIRE(kaid.spawn(python("pass"), 1).has_spawned());
+  CHECK(kaid.exited().instance() == 1);
   CHECK(kaid.stop() == 0);
 }

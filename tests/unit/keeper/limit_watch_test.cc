@@ -1,19 +1,29 @@
 // When a limit is said to have been reached, and when not again.
 #include "supervisor/keeper/limit_watch.h"
 
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
+#include <cstring>
 #include <string>
+#include <vector>
 
 #include <doctest/doctest.h>
 
 #include "base/unix.h"
+#include "supervisor/keeper/open_files.h"
 
 namespace {
 
 using kai::keeper::LimitWatch;
+using kai::keeper::OpenFilesLook;
 using std::chrono::milliseconds;
 
 kai::spec::SandboxSpec spec() {
@@ -105,17 +115,93 @@ TEST_CASE("descriptors: which process has as many as it may") {
   CHECK(hits[0].pid() == 3);
 }
 
-TEST_CASE("processes are counted and named as /proc shows them") {
-  const auto before = kai::keeper::count_open_files(getpid(), 1 << 20);
-  REQUIRE(before);
-  const auto pipe = kai::make_pipe();
-  REQUIRE(pipe);
-  CHECK(*kai::keeper::count_open_files(getpid(), 1 << 20) == *before + 2);
+TEST_CASE("processes are named as /proc shows them") {
   const auto self = kai::keeper::name_process(getpid(), getpid());
   REQUIRE(self);
   CHECK(self->comm == "unit_keeper");
   CHECK(self->inner_pid > 0);
   CHECK_FALSE(kai::keeper::name_process(0, getpid()));
   CHECK_FALSE(kai::keeper::name_process(getpid(), 0x7fffffff));
-  CHECK_FALSE(kai::keeper::count_open_files(0x7fffffff, 10));
+  CHECK(kai::keeper::pid_namespace(getpid()) != 0);
+  CHECK(kai::keeper::pid_namespace(0x7fffffff) == 0);
+}
+
+TEST_CASE("a process is its agent's however deep it stands" * doctest::skip(geteuid() != 0)) {
+  const auto channel = kai::socket_pair(SOCK_SEQPACKET);
+  REQUIRE(channel);
+  constexpr int kOn = 1;
+  REQUIRE(setsockopt(channel->first.get(), SOL_SOCKET, SO_PASSCRED, &kOn, sizeof kOn) == 0);
+  constexpr pid_t kDepth = 80;
+  const pid_t helper = fork();
+  if (helper == 0) {
+    if (unshare(CLONE_NEWPID) < 0) _exit(1);
+    while (fork() == 0) {
+      if (getpid() == 1) (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (getpid() == 1 || getpid() == kDepth) (void)write(channel->second.get(), "x", 1);
+      if (getpid() == kDepth) break;
+    }
+    for (;;) pause();
+  }
+  const auto sender = [&]() -> pid_t {
+    char byte = 0;
+    iovec data{&byte, 1};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(ucred))> control{};
+    msghdr message{};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    REQUIRE(recvmsg(channel->first.get(), &message, 0) == 1);
+    ucred credentials{};
+    std::memcpy(&credentials, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof credentials);
+    return credentials.pid;
+  };
+  const pid_t agent = sender();
+  const pid_t deepest = sender();
+  const auto name = kai::keeper::name_process(deepest, agent);
+  REQUIRE(name);
+  CHECK(name->inner_pid == kDepth);
+  CHECK(kai::keeper::pid_namespace(deepest) == kai::keeper::pid_namespace(agent));
+  CHECK_FALSE(kai::keeper::name_process(getpid(), agent));
+  CHECK_FALSE(kai::keeper::name_process(helper, agent));
+  REQUIRE(kill(helper, SIGKILL) == 0);
+  REQUIRE(waitpid(helper, nullptr, 0) == helper);
+}
+
+TEST_CASE("the process with the most descriptors, by the kernel's count and by an own one") {
+  std::vector<kai::Fd> files;
+  for (int at = 0; at < 100; ++at) files.emplace_back(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  for (const bool kernel_counts : {false, true}) {
+    if (kernel_counts && !kai::keeper::kernel_counts_open_files()) continue;
+    CAPTURE(kernel_counts);
+    const auto count = [&](std::uint64_t enough) {
+      std::size_t budget = 10'000;
+      OpenFilesLook look({0x7fffffff, getpid(), 0x7ffffffe}, enough, kernel_counts);
+      CHECK(look.step(budget));
+      CHECK(budget > 9'000);
+      CHECK(look.holder() == getpid());
+      return look.most();
+    };
+    const std::uint64_t before = count(1 << 20);
+    CHECK(before > 100);
+    const auto pipe = kai::make_pipe();
+    REQUIRE(pipe);
+    CHECK(count(1 << 20) == before + 2);
+    CHECK(count(50) >= 50);
+  }
+}
+
+TEST_CASE("descriptors are counted a slice at a time") {
+  std::vector<kai::Fd> files;
+  for (int at = 0; at < 100; ++at) files.emplace_back(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  OpenFilesLook look({getpid(), 0x7fffffff}, 1 << 20, false);
+  int slices = 0;
+  for (bool over = false; !over; ++slices) {
+    std::size_t budget = 10;
+    over = look.step(budget);
+    CHECK((over || budget == 0));
+  }
+  CHECK(slices > 10);
+  CHECK(look.most() > 100);
+  CHECK(look.holder() == getpid());
 }
