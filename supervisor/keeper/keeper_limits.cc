@@ -83,19 +83,18 @@ void Keeper::look_at_open_files(Clock::time_point now, LimitWatch::Hits& hits) {
   for (std::size_t left = agents_.size(); left > 0 && budget > 0; --left, ++next) {
     if (next == agents_.end()) next = agents_.begin();
     Agent& agent = next->second;
-    next_open_files_ = agent.instance;
+    next_open_files_ = agent.instance + 1;
     if (!agent.runs()) continue;
     if (!agent.open_files) {
       agent.open_files.emplace(agent.cgroup ? agent.cgroup->processes() : process_tree(agent.pid),
                                agent.limits.open_files(), kernel_counts_open_files());
     }
-    if (!agent.open_files->step(budget)) return;  // goes on with it in the next second
+    if (!agent.open_files->step(budget)) return;  // goes on when its turn comes again
     const std::uint64_t most = agent.open_files->most();
     const bool reached = most >= agent.limits.open_files();
     const auto name = reached ? name_process(agent.open_files->holder(), agent.pid) : std::nullopt;
     agent.limits.look_at_open_files(most, name.value_or(ProcessName{}), now, hits);
     agent.open_files.reset();
-    next_open_files_ = agent.instance + 1;
   }
 }
 
