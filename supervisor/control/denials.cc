@@ -29,17 +29,19 @@ const char* kind_name(Denial::Kind kind) {
 struct LimitWords {
   const char* limit;  // as the keeper names it
   const char* key;    // of the policy
+  std::uint64_t of;   // bytes, where the policy says MB
   const char* unit;
   const char* reason;
 };
+constexpr std::uint64_t kMegabyte = 1 << 20;
 constexpr std::array kLimits = {
-    LimitWords{"memory", "memoryLimit", "bytes of memory",
+    LimitWords{"memory", "memoryLimit", kMegabyte, "MB of memory",
                "its processes needed more, and the kernel ended what did; raise memoryLimit if it is meant to"},
-    LimitWords{"pids", "limits.processes", "processes",
+    LimitWords{"pids", "limits.processes", 1, "processes",
                "it could not start another; raise limits.processes if it is meant to"},
-    LimitWords{"disk", "limits.disk", "bytes of private data", "what it writes there fails with ENOSPC"},
-    LimitWords{"inodes", "limits.inodes", "files of private data", "making another fails with ENOSPC"},
-    LimitWords{"nofile", "limits.openFiles", "open files in one process", "opening another fails with EMFILE"},
+    LimitWords{"disk", "limits.disk", kMegabyte, "MB of private data", "what it writes there fails with ENOSPC"},
+    LimitWords{"inodes", "limits.inodes", 1, "files of private data", "making another fails with ENOSPC"},
+    LimitWords{"nofile", "limits.openFiles", 1, "open files in one process", "opening another fails with EMFILE"},
 };
 
 }  // namespace
@@ -52,8 +54,8 @@ Denial limit_denial(const keeper::LimitHit& hit, const Policy& policy) {
       std::find_if(kLimits.begin(), kLimits.end(), [&](const auto& each) { return each.limit == hit.limit(); });
   if (words != kLimits.end()) {
     denial.what = words->key;
-    denial.detail = "its limit of " + std::to_string(hit.value()) + " " + words->unit;
-    if (hit.count() > 1) denial.detail += ", for the " + std::to_string(hit.count()) + "th time,";
+    denial.detail = "its limit of " + std::to_string(hit.value() / words->of) + " " + words->unit;
+    if (hit.count() > 1) denial.detail += " (" + std::to_string(hit.count()) + " times so far)";
     denial.reason = words->reason;
     denial.rule = policy.rule(words->key);
   }
