@@ -110,15 +110,20 @@ Result<> apply_settings(const std::string& group, const std::vector<Setting>& se
   return {};
 }
 
+// The kernel refuses a quota of less than a millisecond.
+std::uint32_t cpu_period(const spec::Cgroup& limits) {
+  return limits.cpu_percent() < 10 ? 10 * kCpuPeriodUs : kCpuPeriodUs;
+}
+
 std::string cpu_quota(const spec::Cgroup& limits) {
-  return std::to_string(limits.cpu_percent() * (kCpuPeriodUs / 100));
+  return std::to_string(limits.cpu_percent() * (cpu_period(limits) / 100));
 }
 
 std::vector<Setting> v2_settings(const spec::Cgroup& limits) {
   return {{"memory.max", std::to_string(limits.memory_bytes())},
           {"memory.swap.max", "0", true},
           {"memory.oom.group", "1"},
-          {"cpu.max", cpu_quota(limits) + " " + std::to_string(kCpuPeriodUs)},
+          {"cpu.max", cpu_quota(limits) + " " + std::to_string(cpu_period(limits))},
           {"pids.max", std::to_string(limits.pids())}};
 }
 
@@ -131,7 +136,7 @@ std::vector<Setting> v1_settings(std::string_view controller, const spec::Cgroup
             {"memory.swappiness", "0", true}};
   }
   if (controller == "cpu")
-    return {{"cpu.cfs_period_us", std::to_string(kCpuPeriodUs)}, {"cpu.cfs_quota_us", cpu_quota(limits)}};
+    return {{"cpu.cfs_period_us", std::to_string(cpu_period(limits))}, {"cpu.cfs_quota_us", cpu_quota(limits)}};
   if (controller == "pids") return {{"pids.max", std::to_string(limits.pids())}};
   return {};
 }

@@ -4,6 +4,7 @@
 #include <linux/mount.h>
 #include <linux/openat2.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -66,8 +67,12 @@ Result<OverlayMaker> OverlayMaker::create() {
 }
 
 Result<Fd> OverlayMaker::of_directory(const Fd& directory) const {
-  return make_mount("overlay", {{"lowerdir", by_descriptor(directory) + ":" + by_descriptor(empty_)}},
-                    MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+  struct statvfs status {};
+  if (fstatvfs(directory.get(), &status) < 0) return errno_failure("fstatvfs");
+  // A bind mount would keep what the source's mount forbids.
+  const std::uint64_t kept = (status.f_flag & ST_NOEXEC) != 0 ? MOUNT_ATTR_NOEXEC : 0;
+  return make_mount("overlay", {{"lowerdir", by_descriptor(directory) + ":" + by_descriptor(empty_)}, {"xino", "off"}},
+                    kept | MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
 }
 
 Result<Fd> OverlayMaker::of_file(const Fd& directory, const std::string& name, const Fd& file) const {
@@ -83,8 +88,8 @@ Result<Fd> OverlayMaker::of_file(const Fd& directory, const std::string& name, c
     struct stat wanted {
     }, seen{};
     if (fstat(file.get(), &wanted) < 0 || fstat(found->get(), &seen) < 0) return errno_failure("fstat", name);
-    // An overlay gives a file the inode number that it has below, on a device of its own.
-    if (wanted.st_ino != seen.st_ino || wanted.st_size != seen.st_size) return failure("the file was replaced:", name);
+    // Without xino an overlay gives a file the inode number that it has below, on a device of its own.
+    if (wanted.st_ino != seen.st_ino) return failure("the file was replaced, or is a mount of its own:", name);
     return clone_mount(found->get(), false);
   };
   auto tree = clone();

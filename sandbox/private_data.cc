@@ -60,6 +60,7 @@ Result<PrivateData> PrivateData::open(starter::PrivateData kind, const Fd& given
   auto root = reopen_here(given, O_PATH | O_DIRECTORY);
   if (!root) return tl::unexpected(root.error());
   data.root_ = std::move(*root);
+  data.give_away_ = agent.uid != geteuid();
   return data;
 }
 

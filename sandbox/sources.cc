@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <cerrno>
 #include <climits>
 #include <cstdint>
 #include <memory>
@@ -57,10 +56,9 @@ Result<PreparedMount> prepare_hidden(const Fd& directory, const std::string& nam
   if (!is_directory && !S_ISREG(status.st_mode)) return failure("neither a regular file nor a directory:", name);
   auto mount =
       is_directory ? sources.overlays->of_directory(opened) : sources.overlays->of_file(directory, name, opened);
-  // An ordinary user's directory with a mount of the host's somewhere beneath cannot be a layer (the kernel locks such
-  // mounts together). Its place is then seen; it stays as closed as it is.
-  if (!mount && mount.error().error_number == EINVAL && !sources.map_owners) return prepare_opened(opened, name, target);
-  if (!mount) return tl::unexpected(mount.error());
+  // What cannot be a layer is shown as it is; only its place on the host is then seen: a file that is a mount of its
+  // own, a file system that overlays do not take, an ordinary user's directory with a mount of the host's beneath.
+  if (!mount) return prepare_opened(opened, name, target);
   if (auto done = restrict_mount(mount->get(), kReadOnly, false); !done) return tl::unexpected(done.error());
   return PreparedMount{.mount = std::move(*mount), .directory = is_directory, .target = target};
 }

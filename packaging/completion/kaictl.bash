@@ -16,7 +16,7 @@ _kaictl() {
     [register]='--timeout' [unregister]='--timeout' [list]='--timeout' [status]='--timeout'
     [start]='--timeout --no-wait' [stop]='--timeout --no-wait' [restart]='--timeout --no-wait'
     [terminate]='--purge --timeout' [send]='--timeout' [logs]='--follow -f --lines -n --since --timeout'
-    [run]='--manifest --policy --env --mount --' [policy]='--connect --timeout' [reload]='--timeout' [doctor]='' [version]='--timeout'
+    [run]='--manifest --policy --env --mount --' ['policy check']='--timeout' ['policy explain']='--connect --timeout' [reload]='--timeout' [doctor]='' [version]='--timeout'
   )
   COMPREPLY=()
 
@@ -26,6 +26,7 @@ _kaictl() {
       -o | --output) ((at++)) ;;
       --) [[ $command != run ]] || return 0 ;;
       -*) ;;
+      check | explain) [[ $command != policy ]] || command+=" ${COMP_WORDS[at]}" ;;
       *) [[ -n $command ]] || command=${COMP_WORDS[at]} ;;
     esac
   done
@@ -39,10 +40,10 @@ _kaictl() {
     mapfile -t COMPREPLY < <(compgen -W "$commands $global" -- "$current")
   elif [[ $current == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W "${options[$command]} $global" -- "$current")
-  elif [[ $command == policy && $previous == policy ]]; then
-    mapfile -t COMPREPLY < <(compgen -W 'check explain' -- "$current")
   elif [[ $command == policy ]]; then
-    mapfile -t COMPREPLY < <(compgen -f -- "$current"; [[ $previous != explain ]] || compgen -W "$(_kaictl_ids "$socket")" -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'check explain' -- "$current")
+  elif [[ $command == policy* ]]; then
+    mapfile -t COMPREPLY < <(compgen -f -- "$current"; [[ $command != 'policy explain' ]] || compgen -W "$(_kaictl_ids "$socket")" -- "$current")
   elif [[ $command == register ]]; then
     mapfile -t COMPREPLY < <(compgen -f -- "$current")
   elif [[ $command =~ ^(unregister|status|start|stop|restart|terminate|send|logs)$ ]]; then

@@ -32,9 +32,9 @@ Agent::Agent(Environment& environment, RegisteredAgent row, Manifest manifest)
       backoff_timer_(environment.loop) {}
 
 Outcome<> Agent::start() {
-  if (const auto refused = refusal()) return tl::unexpected(*refused);
   // Of one that runs already, start changes nothing: its crashes count on.
   if (idle() || state_ == State::kBackoff) {
+    if (const auto refused = refusal()) return tl::unexpected(*refused);
     automatic_ = false;
     restart_policy_.reset();
   }
@@ -161,11 +161,11 @@ Result<Compiled> Agent::description() const {
 }
 
 bool Agent::policies_changed() {
-  const PolicyRef before = std::exchange(policy_, environment_.policies.for_agent(row_.id));
+  policy_ = environment_.policies.for_agent(row_.id);
   prepared_.reset();
   restart_policy_.use(*policy_);
   if (!instance_) return false;
-  const auto was = compile(manifest_, *before, package());
+  const auto was = compile(manifest_, *instance_->policy(), package());
   const auto is = compile(manifest_, *policy_, package());
   return !is || !was || was->spec.SerializeAsString() != is->spec.SerializeAsString();
 }
@@ -187,6 +187,7 @@ void Agent::refuse_spawn(const std::string& why) {
   End end;
   end.cause = Cause::kSetup;
   end.message = "its sandbox could not be described: " + why;
+  end.hopeless = true;
   environment_.loop.defer([this, alive = std::weak_ptr(alive_), end] {
     if (!alive.expired()) on_ended(end);
   });

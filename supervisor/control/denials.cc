@@ -100,11 +100,10 @@ void DenialLog::note(std::uint64_t denials) {
     window_began_ = now;
     window_count_ = 0;
   }
+  // Once a window: whoever is called writes to the log too.
+  const bool met_before = window_count_ >= policy_->quarantine.denials;
   window_count_ += denials;
-  if (window_count_ < policy_->quarantine.denials) return;
-  window_count_ = 0;
-  window_began_ = now;
-  if (threshold_) threshold_();
+  if (!met_before && window_count_ >= policy_->quarantine.denials && threshold_) threshold_();
 }
 
 void DenialLog::tell(const Denial& denial) {

@@ -36,8 +36,7 @@ Denial limit_denial(const keeper::LimitHit& hit, const Policy& policy);
 
 class DenialLog {
  public:
-  /// `threshold` is called when the policy's quarantine.denials were met within quarantine.denialWindow; then counting
-  /// begins anew.
+  /// `threshold` is called when the policy's quarantine.denials were met within quarantine.denialWindow, once a window.
   DenialLog(EventLoop& loop, Log& log, std::string agent, std::function<void()> threshold = nullptr);
 
   void use(PolicyRef policy) { policy_ = std::move(policy); }

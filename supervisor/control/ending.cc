@@ -115,7 +115,9 @@ End classify(const EndFacts& facts) {
                                 std::to_string(facts.memory_limit_mb) + " MB, and the kernel killed them");
   }
   if (signaled && code == SIGSYS) {
-    return end(Cause::kSeccomp, "killed by its seccomp filter: it made a system call that no agent may make");
+    return end(Cause::kSeccomp,
+               "killed by its seccomp filter: it made a system call of another architecture (i386 or x32), which no "
+               "agent may");
   }
   if (!clean && facts.tree.pids_refused() > 0) {
     return end(Cause::kPids, describe(signaled, code) + " after its limit of " + std::to_string(facts.process_limit) +

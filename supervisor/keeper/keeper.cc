@@ -61,8 +61,13 @@ Result<Keeper> Keeper::create(Config config, Identity identity, Programs program
                 std::move(policies));
   if (auto done = keeper.prepare_loop(); !done) return tl::unexpected(done.error());
   if (identity.root) {
-    // Without CAP_AUDIT_READ, or in a kernel without audit, agents are held just the same and nobody is told.
-    if (auto audit = KernelAudit::open()) keeper.audit_ = std::move(*audit);
+    auto audit = KernelAudit::open();
+    if (audit) {
+      keeper.audit_ = std::move(*audit);
+    } else {
+      say("the kernel's audit cannot be read (" + audit.error().message() +
+          "): files that agents are refused are refused all the same, and not in the log");
+    }
   }
   return keeper;
 }

@@ -15,21 +15,30 @@ def run(*words):
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
+def words_below(kaictl, *command):
+    """The commands that a --help lists; none where it lists none."""
+    _, _, listed = run(kaictl, *command, "--help").partition("Subcommands:\n")
+    return [line.split()[0] for line in listed.split("\n\n")[0].splitlines() if re.match(r"  \S", line)]
+
+
 def commands_of(kaictl):
-    listed = run(kaictl, "--help").split("Subcommands:\n")[1].split("\n\n")[0]
-    return [line.split()[0] for line in listed.splitlines() if re.match(r"  \S", line)]
+    """Every command with its whole name: "start", "policy check"."""
+    commands = []
+    for word in words_below(kaictl):
+        commands += [f"{word} {below}" for below in words_below(kaictl, word)] or [word]
+    return commands
 
 
 def options_of(kaictl, command):
     """Long and short options of the command itself, as its --help lists them."""
-    listed = re.findall(r"^  (-[\w,-]+)", run(kaictl, command, "--help"), re.MULTILINE)
+    listed = re.findall(r"^  (-[\w,-]+)", run(kaictl, *command.split(), "--help"), re.MULTILINE)
     return {option for names in listed for option in names.split(",")} - {"-h", "--help"}
 
 
 def sections_of(page):
     """The text of each .Ss below .Sh COMMANDS, by its name."""
     body = page.split(".Sh COMMANDS\n")[1].split("\n.Sh ")[0]
-    parts = re.split(r"^\.Ss (\S+)$", body, flags=re.MULTILINE)[1:]
+    parts = re.split(r"^\.Ss (.+)$", body, flags=re.MULTILINE)[1:]
     return dict(zip(parts[::2], parts[1::2]))
 
 
@@ -49,8 +58,13 @@ def main():
     if set(sections) != set(commands):
         faults.append(f"kaictl(1) and --help differ in: {sorted(set(sections) ^ set(commands))}")
     offered = {word for word in completed(script, "kaictl ") if not word.startswith("-")}
-    if offered != set(commands):
-        faults.append(f"the completion and --help differ in: {sorted(offered ^ set(commands))}")
+    first_words = {command.split()[0] for command in commands}
+    if offered != first_words:
+        faults.append(f"the completion and --help differ in: {sorted(offered ^ first_words)}")
+    for word in first_words - set(commands):
+        below = {command.split()[1] for command in commands if command.startswith(word + " ")}
+        if completed(script, f"kaictl {word} ") != below:
+            faults.append(f"the completion of {word} lacks one of {sorted(below)}")
     shared = {"--socket", "--output", "-o", "--help", "--version", "--"}
     for command in commands:
         section = sections.get(command, "")
