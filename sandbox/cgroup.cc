@@ -226,7 +226,6 @@ Result<> AgentCgroup::remove() {
   v1_tasks_.clear();
   oom_event_.reset();
   pids_event_.reset();
-  memory_event_.reset();
   for (const auto& [controller, path] : v1_paths_) {
     if (rmdir(path.c_str()) < 0 && errno != ENOENT) return errno_failure("rmdir", path);
   }
@@ -359,9 +358,6 @@ Result<AgentCgroup> CgroupTree::create(const std::string& leaf) const {
       auto pids = watch_events(group.v2_path_ + "/pids.events");
       if (!pids) return tl::unexpected(pids.error());
       group.pids_event_ = std::move(*pids);
-      auto memory = watch_events(group.v2_path_ + "/memory.events");
-      if (!memory) return tl::unexpected(memory.error());
-      group.memory_event_ = std::move(*memory);
     }
     group.v2_.reset(::open(group.v2_path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     return group.v2_ ? Result<>{} : errno_failure("open", group.v2_path_);

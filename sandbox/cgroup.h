@@ -44,8 +44,6 @@ class AgentCgroup {
   /// which makes it quiet) it stays ready. v1 kernels since 6.11 count but do not wake (kernel/cgroup/pids.c notifies a
   /// file that v1 does not have), so who needs to know looks at usage() from time to time as well. -1: no limits here.
   [[nodiscard]] int pids_event_fd() const { return pids_event_.get(); }
-  /// `memory.events` in the same way (`max`, `oom`, `oom_kill`). -1: v1, which has oom_event_fd().
-  [[nodiscard]] int memory_event_fd() const { return memory_event_.get(); }
 
   /// Sets every limit; has to come before a process enters.
   Result<> limit(const spec::Cgroup& limits) const;
@@ -68,7 +66,7 @@ class AgentCgroup {
   std::vector<std::pair<std::string, std::string>> v1_paths_;  // controller, path
   Fd v2_;
   std::vector<Fd> v1_tasks_;
-  Fd oom_event_, pids_event_, memory_event_;
+  Fd oom_event_, pids_event_;
 };
 
 /// The keeper's own place in the hierarchies.

@@ -8,11 +8,14 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
+#include <span>
 #include <utility>
 
 #include "base/unix.h"
+#include "sandbox/new_mount.h"
 
 // glibc's <sys/mount.h> clashes with <linux/mount.h> in 2.36; these two are all that is needed of it.
 extern "C" int umount2(const char* target, int flags) noexcept;
@@ -39,23 +42,11 @@ struct Tmpfs {
 };
 
 Result<Fd> make_tmpfs(const Tmpfs& wanted) {
-  const Fd context(static_cast<int>(syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC)));
-  if (!context) return errno_failure("fsopen", "tmpfs");
   std::array<char, 8> mode{};
   std::snprintf(mode.data(), mode.size(), "%o", wanted.mode);
-  const std::array<std::pair<const char*, std::string>, 3> options = {
+  const std::array<MountOption, 3> options = {
       {{"size", std::to_string(wanted.bytes)}, {"nr_inodes", std::to_string(wanted.inodes)}, {"mode", mode.data()}}};
-  for (const auto& [key, value] : options) {
-    if (syscall(SYS_fsconfig, context.get(), FSCONFIG_SET_STRING, key, value.c_str(), 0) < 0) {
-      return errno_failure("fsconfig", key);
-    }
-  }
-  if (syscall(SYS_fsconfig, context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) < 0) {
-    return errno_failure("fsconfig create", "tmpfs");
-  }
-  Fd mount(static_cast<int>(syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC, wanted.attributes)));
-  if (!mount) return errno_failure("fsmount", "tmpfs");
-  return mount;
+  return new_mount("tmpfs", options, wanted.attributes);
 }
 
 Result<> attach(int mount, int dir, const std::string& target) {
@@ -147,22 +138,14 @@ Result<> fill_dev(Root& root, std::vector<PreparedMount>& devices) {
 // subset=pid leaves only the processes: host-wide numbers, hardware, kernel configuration and /proc/sys are not there.
 // hidepid=ptraceable hides agent-host, which is not dumpable, from the agent.
 Result<> mount_proc(Root& root, bool whole = false) {
-  const Fd context(static_cast<int>(syscall(SYS_fsopen, "proc", FSOPEN_CLOEXEC)));
-  if (!context) return errno_failure("fsopen", "proc");
-  constexpr std::array<std::pair<const char*, const char*>, 2> kOptions = {
-      {{"subset", "pid"}, {"hidepid", "ptraceable"}}};
-  for (const auto& [key, value] : kOptions) {
-    if (whole) break;  // unsandboxed
-    if (syscall(SYS_fsconfig, context.get(), FSCONFIG_SET_STRING, key, value, 0) < 0) {
-      return errno_failure("fsconfig proc", key);
-    }
+  static const std::array<MountOption, 2> kOptions = {{{"subset", "pid"}, {"hidepid", "ptraceable"}}};
+  const std::span<const MountOption> options = whole ? std::span<const MountOption>() : kOptions;  // unsandboxed: whole
+  auto mount = new_mount("proc", options, kNoPrivilege | MOUNT_ATTR_NOEXEC);
+  if (!mount && mount.error().error_number == EPERM) {
+    return tl::unexpected(Error{"mount proc: EPERM means that the host's /proc is partly covered", EPERM, ""});
   }
-  if (syscall(SYS_fsconfig, context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) < 0) {
-    return errno_failure("mount proc: EPERM means that the host's /proc is partly covered");
-  }
-  Fd mount(static_cast<int>(syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC, kNoPrivilege | MOUNT_ATTR_NOEXEC)));
-  if (!mount) return errno_failure("fsmount", "proc");
-  return root.mount({.mount = std::move(mount), .directory = true, .skipped = false, .target = "/proc"});
+  if (!mount) return tl::unexpected(mount.error());
+  return root.mount({.mount = std::move(*mount), .directory = true, .skipped = false, .target = "/proc"});
 }
 
 Result<> place(Root& root, const spec::Mount& mount, const PreparedMount& prepared) {

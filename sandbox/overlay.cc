@@ -8,11 +8,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdint>
 #include <utility>
-#include <vector>
 
 #include "base/unix.h"
+#include "sandbox/new_mount.h"
 
 // glibc's <sys/mount.h> clashes with <linux/mount.h> in 2.36.
 extern "C" int umount2(const char* target, int flags) noexcept;
@@ -25,24 +26,6 @@ namespace {
 
 // A directory that every host has, and that a starter does not need.
 constexpr const char* kAttachPoint = "/sys";
-
-using Option = std::pair<const char*, std::string>;
-
-Result<Fd> make_mount(const char* type, const std::vector<Option>& options, std::uint64_t attributes) {
-  const Fd context(static_cast<int>(syscall(SYS_fsopen, type, FSOPEN_CLOEXEC)));
-  if (!context) return errno_failure("fsopen", type);
-  for (const auto& [key, value] : options) {
-    if (syscall(SYS_fsconfig, context.get(), FSCONFIG_SET_STRING, key, value.c_str(), 0) < 0) {
-      return errno_failure("fsconfig", std::string(type) + " " + key);
-    }
-  }
-  if (syscall(SYS_fsconfig, context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) < 0) {
-    return errno_failure("fsconfig create", type);
-  }
-  Fd mount(static_cast<int>(syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC, attributes)));
-  if (!mount) return errno_failure("fsmount", type);
-  return mount;
-}
 
 Result<> attach_here(const Fd& mount) {
   if (syscall(SYS_move_mount, mount.get(), "", AT_FDCWD, kAttachPoint, MOVE_MOUNT_F_EMPTY_PATH) < 0) {
@@ -58,7 +41,8 @@ std::string by_descriptor(const Fd& fd) {
 }  // namespace
 
 Result<OverlayMaker> OverlayMaker::create() {
-  const auto mount = make_mount("tmpfs", {{"size", "4096"}, {"nr_inodes", "2"}, {"mode", "755"}}, MOUNT_ATTR_RDONLY);
+  const std::array<MountOption, 3> options = {{{"size", "4096"}, {"nr_inodes", "2"}, {"mode", "755"}}};
+  const auto mount = new_mount("tmpfs", options, MOUNT_ATTR_RDONLY);
   if (!mount) return tl::unexpected(mount.error());
   if (auto done = attach_here(*mount); !done) return tl::unexpected(done.error());
   auto empty = open_at(AT_FDCWD, kAttachPoint, O_PATH | O_DIRECTORY);
@@ -71,8 +55,9 @@ Result<Fd> OverlayMaker::of_directory(const Fd& directory) const {
   if (fstatvfs(directory.get(), &status) < 0) return errno_failure("fstatvfs");
   // A bind mount would keep what the source's mount forbids.
   const std::uint64_t kept = (status.f_flag & ST_NOEXEC) != 0 ? MOUNT_ATTR_NOEXEC : 0;
-  return make_mount("overlay", {{"lowerdir", by_descriptor(directory) + ":" + by_descriptor(empty_)}, {"xino", "off"}},
-                    kept | MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+  const std::array<MountOption, 2> options = {
+      {{"lowerdir", by_descriptor(directory) + ":" + by_descriptor(empty_)}, {"xino", "off"}}};
+  return new_mount("overlay", options, kept | MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
 }
 
 Result<Fd> OverlayMaker::of_file(const Fd& directory, const std::string& name, const Fd& file) const {
