@@ -1,25 +1,15 @@
 #include "policies/explain.h"
 
-#include <doctest/doctest.h>
-#include <nlohmann/json.hpp>
-// valijson is not written for these warnings.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#pragma GCC diagnostic ignored "-Wsign-conversion"
-#pragma GCC diagnostic ignored "-Wshadow"
-#pragma GCC diagnostic ignored "-Wold-style-cast"
-#include <valijson/adapters/nlohmann_json_adapter.hpp>
-#include <valijson/schema.hpp>
-#include <valijson/schema_parser.hpp>
-#include <valijson/validator.hpp>
-#pragma GCC diagnostic pop
-
 #include <algorithm>
 #include <fstream>
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
 
 #include "policies/policy_check.h"
 #include "tests/unit/policies/manifests.h"
 #include "tests/unit/policies/policy_fixture.h"
+#include "tests/unit/policies/valijson.h"
 
 namespace kai {
 namespace {

@@ -6,24 +6,14 @@
 // of days in a month, ports over 65535, names and path components that are too long in bytes, dependencies named twice,
 // variables set twice or more than 128, C1 control characters, a native entry with protocol none and no kind. Before
 // any document there is: size, depth, UTF-8, duplicate keys.
-#include <doctest/doctest.h>
-#include <nlohmann/json.hpp>
-// valijson is not written for these warnings.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#pragma GCC diagnostic ignored "-Wsign-conversion"
-#pragma GCC diagnostic ignored "-Wshadow"
-#pragma GCC diagnostic ignored "-Wold-style-cast"
-#include <valijson/adapters/nlohmann_json_adapter.hpp>
-#include <valijson/schema.hpp>
-#include <valijson/schema_parser.hpp>
-#include <valijson/validator.hpp>
-#pragma GCC diagnostic pop
-
 #include <fstream>
 #include <sstream>
 
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
 #include "tests/unit/policies/manifests.h"
+#include "tests/unit/policies/valijson.h"
 
 namespace kai {
 namespace {
