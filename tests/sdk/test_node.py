@@ -157,6 +157,7 @@ class NodeTest(unittest.TestCase):
     def test_log_records_give_way_when_the_host_does_not_read(self):
         runner = self.runner(self.package.copy(os.path.join(AGENTS, "probe.mjs"))).start()
         asked = runner.request("message", runner.message("log-many", payload=100000))  # 100 MB of records
+        self.assertEqual(runner.process.stdout.readline(), b"logged\n")  # all said while nothing was read
         runner.answer(asked)
         runner.ask("log", "after")
         dropped = runner.wait_log("log records were dropped")

@@ -140,7 +140,9 @@ class PythonTest(unittest.TestCase):
 
     def test_log_records_give_way_when_the_host_does_not_read(self):
         runner = self.probe()
-        runner.answer(runner.request("message", runner.message("log-many", payload=50000)))  # 50 MB of records
+        asked = runner.request("message", runner.message("log-many", payload=50000))  # 50 MB of records
+        self.assertEqual(runner.process.stdout.readline(), b"logged\n")  # all said while nothing was read
+        runner.answer(asked)
         runner.ask("log", "after")
         dropped = runner.wait_log("log records were dropped")
         self.assertGreater(int(dropped["params"]["message"].split()[0]), 40000)

@@ -1,4 +1,5 @@
 // Every hook, and a capability for each thing that the tests ask of an agent. probe.py and probe.cc are the same.
+import fs from 'node:fs';
 import { AgentError, reply } from '@kai/agent';
 
 export default class Probe {
@@ -87,6 +88,7 @@ export default class Probe {
         return null;
       case 'log-many':
         for (let i = 0; i < msg.payload; i += 1) this.ctx.log.info('x'.repeat(1000));
+        fs.writeSync(1, 'logged\n');
         return null;
       case 'print':
         console.log(msg.payload);

@@ -111,6 +111,7 @@ class Probe(Agent):
     async def do_log_many(self, msg):
         for _ in range(msg.payload):
             self.log.info("x" * 1000)
+        print("logged", flush=True)
 
     async def do_print(self, msg):
         print(msg.payload)
