@@ -4,6 +4,7 @@
 #include <random>
 
 #include "base/text.h"
+#include "supervisor/control/router.h"
 
 namespace kai {
 namespace {
@@ -234,22 +235,7 @@ void Agent::on_started() {
 void Agent::on_message(const klp::Message& message) {
   environment_.log.write(LogLevel::kDebug, row_.id, "message_sent", "",
                          {{"to", message.to()}, {"id", message.id()}, {"bytes", message.payload().size()}});
-  if (message.type() != klp::REQUEST) return;  // an event has no answer, and nobody can subscribe yet
-  if (message.to() == "kaid") {
-    instance_->channel()->reply_error(
-        message, {"UNAVAILABLE", "kaid's service '" + message.capability() + "' is not in this version", {}, {}, true});
-    return;
-  }
-  Denial denial;
-  denial.kind = Denial::Kind::kMessage;
-  denial.what = message.to();
-  denial.detail = "a message to " + message.to() + " (" + message.capability() + ")";
-  denial.reason = "no permission {resource: agent} of its policy names that agent";
-  denial.rule = policy().rule("permissions");
-  denial.error = "DENIED";
-  denials_.write(denial);
-  instance_->channel()->reply_error(
-      message, {"DENIED", "policy does not let '" + row_.id + "' send to '" + message.to() + "'", {}, {}, false});
+  environment_.router->route(*this, message);
 }
 
 void Agent::on_ended(const End& end) {
@@ -342,8 +328,8 @@ std::uint32_t Agent::crashes() const {
   return restart_policy_.crashes(monotonic_ms());
 }
 
-void Agent::send(std::string capability, std::string payload, std::chrono::milliseconds deadline,
-                 KlpChannel::Answer answer) {
+void Agent::deliver(klp::Message message, std::chrono::milliseconds deadline, KlpChannel::Answer answer) {
+  const std::string capability = message.capability();
   if (state_ != State::kRunning) {
     return answer(refuse("NOT_RUNNING", "agent '" + row_.id + "' is " + std::string(to_string(state_)),
                          "Start it: kaictl start " + row_.id));
@@ -360,9 +346,38 @@ void Agent::send(std::string capability, std::string payload, std::chrono::milli
   if (deadline.count() == 0) deadline = policy().deadlines.message;
   if (environment_.log.enabled(LogLevel::kDebug)) {
     environment_.log.write(LogLevel::kDebug, row_.id, "message_received", "",
-                           {{"from", "operator"}, {"capability", capability}, {"bytes", payload.size()}});
+                           {{"from", message.from()}, {"capability", capability}, {"bytes", message.payload().size()}});
   }
-  instance_->channel()->request(std::move(capability), std::move(payload), deadline, std::move(answer));
+  instance_->channel()->request(std::move(message), deadline, std::move(answer));
+}
+
+void Agent::answer(const klp::Message& request, klp::Message response) {
+  if (instance_ && instance_->channel() != nullptr) instance_->channel()->reply(request, std::move(response));
+}
+
+void Agent::answer_error(const klp::Message& request, const Failure& failure) {
+  if (instance_ && instance_->channel() != nullptr) instance_->channel()->reply_error(request, failure);
+}
+
+void Agent::deliver_event(const klp::Message& event) {
+  if (state_ == State::kRunning) instance_->channel()->deliver(event);
+}
+
+const std::vector<Permission>& Agent::permissions() const {
+  static const std::vector<Permission> none;
+  return instance_ ? instance_->permissions() : none;
+}
+
+void Agent::deny(const klp::Message& message, const std::string& reason) {
+  Denial denial;
+  denial.kind = Denial::Kind::kMessage;
+  denial.what = message.to();
+  denial.detail =
+      "a message to " + message.to() + (message.capability().empty() ? "" : " (" + message.capability() + ")");
+  denial.reason = reason;
+  denial.rule = policy().rule("permissions");
+  denial.error = "DENIED";
+  denials_.write(denial);
 }
 
 bool Agent::idle() const {

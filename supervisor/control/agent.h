@@ -39,8 +39,17 @@ class Agent {
   /// `done` is called once, when the goal is reached, can no longer be reached, or not within `timeout`.
   void wait(Goal goal, std::chrono::milliseconds timeout, Done done);
 
-  /// A request from the operator.
-  void send(std::string capability, std::string payload, std::chrono::milliseconds deadline, KlpChannel::Answer answer);
+  /// A request to it, from whom `message.from` says; 0: the policy's deadline. See KlpChannel::request for the rest.
+  void deliver(klp::Message message, std::chrono::milliseconds deadline, KlpChannel::Answer answer);
+  /// The answers to a request of its own. Nothing where it ended meanwhile.
+  void answer(const klp::Message& request, klp::Message response);
+  void answer_error(const klp::Message& request, const Failure& failure);
+  /// An event of a topic that it may read. Dropped where it does not serve.
+  void deliver_event(const klp::Message& event);
+  /// What it may do with others' resources: manifest ∩ policy, as it was started.
+  [[nodiscard]] const std::vector<Permission>& permissions() const;
+  /// It tried to reach `to` and may not: one line of the log, counted.
+  void deny(const klp::Message& message, const std::string& reason);
 
   /// Another version takes the place of the active one; nothing may be running.
   void replace(RegisteredAgent row, Manifest manifest);

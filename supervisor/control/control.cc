@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include "supervisor/control/audit_log.h"
+
 namespace kai {
 namespace {
 
@@ -16,13 +18,17 @@ std::string joined(const google::protobuf::RepeatedPtrField<std::string>& words)
 Control::Control(const Environment& environment, const std::string& log_directory)
     : environment_(environment),
       agents_(environment_),
+      router_(agents_),
       runs_(environment_),
       operations_{environment_, agents_, runs_, log_directory},
       api_(environment.loop, environment.log,
            {geteuid(), environment.hello.operator_uid(), environment.hello.socket_gid()},
            [this](const control::Request& request, std::vector<Fd> descriptors, const Responder& responder) {
              handle_request(operations_, request, std::move(descriptors), responder);
-           }) {}
+           }) {
+  environment_.router = &router_;
+  environment_.loop.before_deferred([&audit = environment_.audit] { audit.flush(); });
+}
 
 Control::~Control() {
   // Jobs on the thread pool use what is about to go.

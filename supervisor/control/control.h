@@ -6,6 +6,7 @@
 #include "supervisor/control/agents.h"
 #include "supervisor/control/operator_api.h"
 #include "supervisor/control/requests.h"
+#include "supervisor/control/router.h"
 
 namespace kai {
 
@@ -30,6 +31,7 @@ class Control {
 
   Environment environment_;
   Agents agents_;
+  Router router_;
   Runs runs_;
   Operations operations_;
   OperatorApi api_;

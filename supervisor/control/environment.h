@@ -11,6 +11,9 @@
 
 namespace kai {
 
+class AuditLog;
+class Router;
+
 struct Environment {
   EventLoop& loop;
   KeeperClient& keeper;
@@ -19,6 +22,8 @@ struct Environment {
   const PackageStore& packages;
   const keeper::Hello& hello;
   Policies& policies;
+  AuditLog& audit;
+  Router* router = nullptr;  ///< control's own, before anything is started
 };
 
 }  // namespace kai

@@ -41,7 +41,10 @@ void EventLoop::defer(std::function<void()> task) {
 
 void EventLoop::run_deferred() {
   do {
-    for (auto& task : std::exchange(deferred_, {})) task();
+    for (auto& task : std::exchange(deferred_, {})) {
+      if (before_deferred_) before_deferred_();
+      task();
+    }
     if (until_ != nullptr && (*until_)()) {
       until_ = nullptr;
       uv_stop(&loop_);

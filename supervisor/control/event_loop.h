@@ -28,6 +28,8 @@ class EventLoop {
   /// Runs `task` after the callbacks of this round, before the loop sleeps: for writes that go out together, and for
   /// destroying an object that is on the stack of its own callback.
   void defer(std::function<void()> task);
+  /// `hook` is called before each deferred task: what has to be written before anything that a task sends goes out.
+  void before_deferred(std::function<void()> hook) { before_deferred_ = std::move(hook); }
 
   /// Runs `job` on libuv's thread pool, then `done` on the loop. `job` may touch nothing that the loop's thread uses.
   void work(std::function<void()> job, std::function<void()> done);
@@ -46,6 +48,7 @@ class EventLoop {
   uv_loop_t loop_{};
   uv_prepare_t prepare_{};
   std::vector<std::function<void()>> deferred_;
+  std::function<void()> before_deferred_;
   std::size_t jobs_ = 0;
   const std::function<bool()>* until_ = nullptr;
   std::array<char, 65536> scratch_{};

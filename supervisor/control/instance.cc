@@ -66,6 +66,7 @@ Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox&
       deadlines_(sandbox.deadlines),
       profile_(sandbox.profile),
       grants_(sandbox.grants),
+      permissions_(sandbox.terms.permissions),
       policy_(sandbox.policy),
       runner_protocol_(sandbox.terms.runner_protocol),
       hello_timer_(loop),

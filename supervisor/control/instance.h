@@ -71,6 +71,7 @@ class Instance {
   [[nodiscard]] std::uint32_t setup_us() const { return setup_us_; }
   [[nodiscard]] const std::vector<std::string>& degraded() const { return degraded_; }
   [[nodiscard]] const std::vector<std::string>& grants() const { return grants_; }
+  [[nodiscard]] const std::vector<Permission>& permissions() const { return permissions_; }
   /// The one it was started under, which may have been replaced since.
   [[nodiscard]] const PolicyRef& policy() const { return policy_; }
   [[nodiscard]] const EndFacts& facts() const { return facts_; }
@@ -96,6 +97,7 @@ class Instance {
   Deadlines deadlines_;
   std::string profile_;
   std::vector<std::string> grants_;
+  std::vector<Permission> permissions_;
   PolicyRef policy_;
   bool runner_protocol_ = false;
   std::uint64_t number_ = 0;

@@ -159,12 +159,11 @@ void KlpChannel::handle_answer(klp::Message&& message) {
   }
 }
 
-void KlpChannel::request(std::string capability, std::string payload, std::chrono::milliseconds deadline,
-                         Answer answer) {
+void KlpChannel::request(klp::Message message, std::chrono::milliseconds deadline, Answer answer) {
   if (phase_ != Phase::kServing) return answer(refuse("NOT_RUNNING", "agent '" + terms_.agent_id + "' is not running"));
-  if (payload.size() > kMaxFrameBytes) {
-    return answer(refuse("TOO_LARGE", "the payload has " + std::to_string(payload.size()) + " bytes, at most " +
-                                          std::to_string(kMaxFrameBytes) + " are allowed"));
+  if (message.payload().size() > kMaxFrameBytes) {
+    return answer(refuse("TOO_LARGE", "the payload has " + std::to_string(message.payload().size()) +
+                                          " bytes, at most " + std::to_string(kMaxFrameBytes) + " are allowed"));
   }
   if (waiting_.size() >= terms_.in_flight) {
     return answer(refuse(
@@ -172,15 +171,11 @@ void KlpChannel::request(std::string capability, std::string payload, std::chron
         "agent '" + terms_.agent_id + "' has " + std::to_string(waiting_.size()) + " requests in flight, its limit",
         "Try again when it has answered some"));
   }
-  klp::Message message;
   message.set_protocol(std::string(kProtocol));
-  message.set_id(new_uuid());
-  message.set_from("operator");
+  if (message.id().empty()) message.set_id(new_uuid());
   message.set_to(terms_.agent_id);
   message.set_type(klp::REQUEST);
-  message.set_capability(std::move(capability));
   message.set_timestamp(iso_now());
-  message.set_payload(std::move(payload));
   message.set_deadline_ms(static_cast<std::uint32_t>(deadline.count()));
   const std::int64_t deadline_at = loop_.now_ms() + deadline.count();
   waiting_.emplace(message.id(), Waiting{deadline_at, std::move(answer)});
@@ -216,6 +211,23 @@ void KlpChannel::fail_all(const Failure& failure) {
   deadline_timer_.stop();
   armed_for_ = 0;
   for (const auto& [id, entry] : std::exchange(waiting_, {})) entry.answer(tl::unexpected(failure));
+}
+
+void KlpChannel::reply(const klp::Message& request, klp::Message response) {
+  response.set_protocol(std::string(kProtocol));
+  response.set_id(new_uuid());
+  response.set_from(request.to());
+  response.set_to(terms_.agent_id);
+  response.set_type(klp::RESPONSE);
+  response.set_correlation_id(request.id());
+  response.set_timestamp(iso_now());
+  send_message(response);
+}
+
+void KlpChannel::deliver(klp::Message event) {
+  event.set_protocol(std::string(kProtocol));
+  event.set_type(klp::EVENT);
+  send_message(event);
 }
 
 void KlpChannel::reply_error(const klp::Message& request, const Failure& failure) {

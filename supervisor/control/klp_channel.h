@@ -44,11 +44,15 @@ class KlpChannel {
 
   KlpChannel(EventLoop& loop, Fd socket, KlpTerms terms, Handlers handlers);
 
-  /// A request to the agent. `answer` is called once: with the response, with the agent's error, or with TIMEOUT, BUSY,
-  /// TOO_LARGE, NOT_RUNNING.
-  void request(std::string capability, std::string payload, std::chrono::milliseconds deadline, Answer answer);
-  /// An answer to a request of the agent's.
+  /// A request to the agent: `from`, `capability`, `payload`, `content_type` and `metadata` are the sender's, an id is
+  /// made where there is none, the rest is set here. `answer` is called once: with the response, with the agent's
+  /// error, or with TIMEOUT, BUSY, TOO_LARGE, EXPIRED, NOT_RUNNING.
+  void request(klp::Message message, std::chrono::milliseconds deadline, Answer answer);
+  /// The answer to a request of the agent's: `response` has payload, content type and metadata.
+  void reply(const klp::Message& request, klp::Message response);
   void reply_error(const klp::Message& request, const Failure& failure);
+  /// An event of a topic, with `from` and `to` as its publisher had them. Nobody answers it.
+  void deliver(klp::Message event);
 
   void request_health(std::uint64_t sequence);
   void stop(std::chrono::milliseconds grace);

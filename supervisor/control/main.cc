@@ -9,6 +9,7 @@
 #include <google/protobuf/stubs/logging.h>
 
 #include "proto/quiet.h"
+#include "supervisor/control/audit_log.h"
 #include "supervisor/control/control.h"
 
 namespace kai {
@@ -60,8 +61,10 @@ int run() {
   Policies policies(!hello->root());
   if (auto taken = policies.take(greeting->policies); !taken) return give_up("the policies", taken.error());
   EventLoop loop;
+  auto audit = AuditLog::open(loop, **log, hello->state_dir() + "/audit");
+  if (!audit) return give_up("the audit cannot be opened", audit.error());
   KeeperClient keeper(loop, Fd(kKeeperFd));
-  Control control({loop, keeper, **log, *registry, *packages, *hello, policies}, options.directory);
+  Control control({loop, keeper, **log, *registry, *packages, *hello, policies, **audit}, options.directory);
   if (auto started = control.start(); !started) return give_up("kaid cannot serve", started.error());
   loop.run();
   return control.exit_status();

@@ -52,6 +52,14 @@ void handle_request(Operations& operations, const control::Request& request, std
       return handle_policy_check(operations, request.policy_check(), responder);
     case R::kPolicyExplain:
       return handle_policy_explain(operations, request.policy_explain(), responder);
+    case R::kQuarantine:
+    case R::kQuarantineShow:
+    case R::kRecover:
+    case R::kEvents:
+    case R::kAuditList:
+    case R::kAuditExport:
+    case R::kAuditVerify:
+    case R::kAuditProve:
     case R::OP_NOT_SET:
       break;
   }

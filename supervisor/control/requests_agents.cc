@@ -112,11 +112,15 @@ void handle_status(Operations& operations, const control::AgentRef& request, con
 void handle_send(Operations& operations, const control::Send& request, const Responder& responder) {
   Agent* agent = operations.agents.find(request.id());
   if (agent == nullptr) return responder.fail(not_registered(request.id()));
-  agent->send(request.capability(), request.payload(), std::chrono::milliseconds(request.timeout_ms()),
-              [responder](const Outcome<klp::Message>& answer) {
-                if (!answer) return responder.fail(answer.error());
-                responder.done(message_document(*answer));
-              });
+  klp::Message message;
+  message.set_from("operator");
+  message.set_capability(request.capability());
+  message.set_payload(request.payload());
+  agent->deliver(std::move(message), std::chrono::milliseconds(request.timeout_ms()),
+                 [responder](const Outcome<klp::Message>& answer) {
+                   if (!answer) return responder.fail(answer.error());
+                   responder.done(message_document(*answer));
+                 });
 }
 
 }  // namespace kai

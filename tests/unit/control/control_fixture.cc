@@ -92,11 +92,12 @@ void ControlFixture::start() {
   log = std::move(*Log::open(options));
   registry.emplace(std::move(*Registry::open(directory / "state/db/registry.db", 1024)));
   packages.emplace(std::move(*PackageStore::open(directory / "state/packages")));
+  audit = std::move(*AuditLog::open(loop, *log, directory / "state/audit"));
   auto sockets = std::move(*socket_pair(SOCK_SEQPACKET));
   keeper = std::make_unique<FakeKeeper>(loop, std::move(sockets.first));
   client = std::make_unique<KeeperClient>(loop, std::move(sockets.second));
-  control =
-      std::make_unique<Control>(Environment{loop, *client, *log, *registry, *packages, hello, policies}, log_directory);
+  control = std::make_unique<Control>(Environment{loop, *client, *log, *registry, *packages, hello, policies, *audit},
+                                      log_directory);
   const auto started = control->start();
   REQUIRE_MESSAGE(started, (started ? "" : started.error().message()));
 }
@@ -104,6 +105,7 @@ void ControlFixture::start() {
 void ControlFixture::end() {
   operator_.reset();
   control.reset();
+  audit.reset();
   client.reset();
   keeper.reset();
   packages.reset();

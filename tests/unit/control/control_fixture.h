@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "proto/control.pb.h"
+#include "supervisor/control/audit_log.h"
 #include "supervisor/control/control.h"
 #include "tests/unit/control/fake_keeper.h"
 #include "tests/unit/control/temp_directory.h"
@@ -68,6 +69,7 @@ struct ControlFixture {
   std::unique_ptr<Log> log;
   std::optional<Registry> registry;
   std::optional<PackageStore> packages;
+  std::unique_ptr<AuditLog> audit;
   std::unique_ptr<FakeKeeper> keeper;
   std::unique_ptr<KeeperClient> client;
   std::unique_ptr<Control> control;
