@@ -9,25 +9,69 @@
 
 namespace kai {
 
-Bridge::Bridge(const spec::SandboxSpec& spec, KlpLink& control, RpcChannel& channel, pid_t runner)
+Bridge::Bridge(const spec::SandboxSpec& spec, const SigningKey& key, KlpLink& control, RpcChannel& channel,
+               pid_t runner)
     : spec_(spec),
+      key_(key),
       control_(control),
       channel_(channel),
       runner_(runner),
       now_(monotonic_ms()),
       started_at_(now_),
       last_activity_unix_ms_(unix_ms()) {
-  send_hello();
+  control_.send(greeting());
 }
 
-void Bridge::send_hello() {
-  klp::Envelope envelope;
-  klp::Hello& hello = *envelope.mutable_hello();
+void Bridge::fill_hello(klp::Hello& hello) const {
   hello.set_agent_id(spec_.agent_id());
   hello.set_version(spec_.agent_version());
   *hello.mutable_capabilities() = spec_.capabilities();
+  hello.set_public_key(key_.public_key());
   hello.set_runner_protocol(channel_.open());
+}
+
+klp::Envelope Bridge::greeting() const {
+  klp::Envelope envelope;
+  if (!answered_) {
+    fill_hello(*envelope.mutable_hello());
+    return envelope;
+  }
+  klp::Resume& resume = *envelope.mutable_resume();
+  fill_hello(*resume.mutable_hello());
+  resume.set_runner_spoke(spoken_);
+  resume.set_phase(phase_ == Phase::kServing    ? klp::Resume::SERVING
+                   : phase_ == Phase::kStopping ? klp::Resume::STOPPING
+                                                : klp::Resume::STARTING);
+  return envelope;
+}
+
+void Bridge::on_control_lost() {
+  if (!kill_now_) forget_control();
+}
+
+void Bridge::forget_control() {
+  connected_ = false;
+  messages_.clear();  // whom their answers were for does not hear them any more
+  events_.clear();
+  health_call_.reset();
+  while (const auto rpc_id = sends_.take_any()) answer_runner(rpc_error(*rpc_id, RpcCode::kAgentError, no_control()));
+}
+
+void Bridge::on_reconnect(Fd klp) {
+  if (kill_now_) return;
+  forget_control();
+  control_.replace(std::move(klp), greeting());
+  if (!start_failure_) return;
+  // The greeting says that it ends, this says why.
+  klp::Envelope envelope;
+  *envelope.mutable_start_failed() = *start_failure_;
   control_.send(envelope);
+}
+
+void Bridge::reconnected() {
+  connected_ = true;
+  const std::uint64_t lost = control_.release();
+  if (lost > 0) log("warn", std::to_string(lost) + " log records or events were lost while kaid restarted", "");
 }
 
 std::uint64_t Bridge::call(std::string_view method, std::string_view params_json, std::size_t queue_limit) {
@@ -56,6 +100,7 @@ void Bridge::start_failed(std::string_view step, const std::string& message, con
   failed.set_message(message);
   failed.set_details_json(details_json);
   control_.send(envelope);
+  start_failure_ = failed;
   status_ = 1;
   stop(kDefaultGraceMs);
 }
@@ -99,9 +144,17 @@ void Bridge::signal_runner(int number) const {
   kill(-runner_, number);
 }
 
-void Bridge::on_control_gone() {
+void Bridge::on_control_broken() {
   status_ = 1;
   kill_now_ = true;
+}
+
+void Bridge::on_keeper_gone(bool outlived) {
+  if (outlived) {
+    keeper_deadline_ = now_ + kKeeperPatienceMs;
+  } else {
+    on_control_broken();
+  }
 }
 
 void Bridge::on_overlong_line() {
@@ -124,6 +177,7 @@ void Bridge::on_time(std::int64_t now) {
     signal_runner(SIGTERM);
   }
   if (kill_at_ <= now_) kill_now_ = true;
+  if (keeper_deadline_ <= now_) on_control_broken();
   if (channel_deadline_ <= now_) {
     channel_deadline_ = kNever;
     if (phase_ != Phase::kStopping) violation("the runner closed descriptor 3 and went on running");
@@ -145,7 +199,7 @@ void Bridge::expire_calls() {
 
 std::int64_t Bridge::next_deadline() const {
   return std::min({messages_.next_deadline(), sends_.next_deadline(), health_call_ ? health_call_->deadline : kNever,
-                   terminate_at_, kill_at_, channel_deadline_});
+                   terminate_at_, kill_at_, channel_deadline_, keeper_deadline_});
 }
 
 int Bridge::on_runner_end(const ProcessEnd& end) {
@@ -160,6 +214,7 @@ int Bridge::on_runner_end(const ProcessEnd& end) {
 void Bridge::send_message(const klp::Message& message) {
   klp::Envelope envelope;
   message.SerializeToString(envelope.mutable_message());
+  if (key_.makes_signatures()) envelope.set_signature(key_.sign(envelope.message()));
   control_.send(envelope);
 }
 

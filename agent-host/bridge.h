@@ -4,6 +4,9 @@
 //   hello ──accepted──► init ──ok──► start ──ok──► serving ──stop──► stopping ──► the runner's end
 //   (protocol none: hello ──accepted──► serving)
 //
+// Control may die at any of them and be started again: the agent goes on, and says Resume (or its hello, where that was
+// never answered) on the socket to the next control. Meanwhile the runner's requests fail as UNAVAILABLE.
+//
 // bridge.cc: life cycle and time. bridge_control.cc: what control sends. bridge_runner.cc: what the runner sends.
 #pragma once
 
@@ -21,20 +24,27 @@
 #include "agent-host/limits.h"
 #include "agent-host/reap.h"
 #include "agent-host/rpc_channel.h"
+#include "agent-host/signing.h"
 #include "proto/sandbox_spec.pb.h"
 
 namespace kai {
 
 class Bridge {
  public:
-  /// `control` and `channel` outlive the bridge. `runner` has been exec'd.
-  Bridge(const spec::SandboxSpec& spec, KlpLink& control, RpcChannel& channel, pid_t runner);
+  /// `key`, `control` and `channel` outlive the bridge. `runner` has been exec'd.
+  Bridge(const spec::SandboxSpec& spec, const SigningKey& key, KlpLink& control, RpcChannel& channel, pid_t runner);
 
   // What has happened, in the order in which it did.
 
   void on_envelope(const klp::Envelope& envelope);
-  /// Control closed the channel, or broke the framing: in this version the agent ends with it.
-  void on_control_gone();
+  /// Control died.
+  void on_control_lost();
+  /// The keeper brought the socket to another control, whether or not the loss of the one before was seen.
+  void on_reconnect(Fd klp);
+  /// Control sent what is no KLP, or refused the agent: it ends.
+  void on_control_broken();
+  /// Nobody is left who could bring another control. `outlived`: the agent waits kKeeperPatienceMs.
+  void on_keeper_gone(bool outlived);
   void on_line(std::string_view line);
   /// The runner sent more than kMaxLineBytes without a line feed.
   void on_overlong_line();
@@ -64,7 +74,10 @@ class Bridge {
   };
 
   // bridge.cc
-  void send_hello();
+  void fill_hello(klp::Hello& hello) const;
+  [[nodiscard]] klp::Envelope greeting() const;
+  void forget_control();
+  void reconnected();
   std::uint64_t call(std::string_view method, std::string_view params_json, std::size_t queue_limit);  // 0: not taken
   void call_hook(Phase phase, std::string_view method, std::string_view params_json);
   void started();
@@ -77,12 +90,14 @@ class Bridge {
 
   // bridge_control.cc
   [[nodiscard]] bool legal(klp::Envelope::KindCase kind) const;
+  [[nodiscard]] bool stopped() const;
   void on_accepted(const klp::Accepted& accepted);
   void on_message(const std::string& bytes);
   void deliver(const klp::Message& message);
   std::optional<KlpError> try_deliver(const klp::Message& message);
   void notify(const klp::Message& message);
   void answer_send(const klp::Message& message);
+  void on_event_refused(const klp::Message& message);
   void on_health_request(std::uint64_t sequence);
   std::string init_params(const klp::Accepted& accepted) const;
 
@@ -96,6 +111,9 @@ class Bridge {
   void on_notification(const RpcMessage& message);
   void on_request(const RpcMessage& message);
   void on_send(const RpcMessage& message);
+  void on_emit(const RpcMessage& message);
+  void publish(const klp::Message& event, std::string_view rpc_id, std::string_view result_json);
+  void refuse(const RpcMessage& message, RpcCode code, const KlpError& error);
   void answer_runner(const std::string& line);
 
   void send_message(const klp::Message& message);
@@ -103,16 +121,19 @@ class Bridge {
   [[nodiscard]] HealthBasis health_basis() const;
 
   const spec::SandboxSpec& spec_;
+  const SigningKey& key_;
   KlpLink& control_;
   RpcChannel& channel_;
   const pid_t runner_;
 
   Phase phase_ = Phase::kHello;
-  bool refused_ = false;   // control said refused: no more may be said to it
-  bool answered_ = false;  // control said accepted or refused
-  bool spoken_ = false;    // the runner's first valid line has come
+  bool refused_ = false;    // control said refused: no more may be said to it
+  bool answered_ = false;   // a control said accepted: to the next one the agent says Resume
+  bool connected_ = false;  // this control knows the agent: it said accepted or resumed
+  bool spoken_ = false;     // the runner's first valid line has come
   bool kill_now_ = false;
   std::optional<int> status_;  // exit status, where it is not the runner's
+  std::optional<klp::StartFailed> start_failure_;
   int broken_lines_ = 0;
 
   // Of Accepted.
@@ -124,9 +145,13 @@ class Bridge {
   std::uint64_t last_call_ = 0;
   std::uint64_t hook_call_ = 0;  // init, start or shutdown, by phase_; 0: none
   std::optional<HealthCall> health_call_;
+  std::uint64_t failed_health_checks_ = 0;  // in a row, with health_error_
+  std::string health_error_;
   DeadlineTable<std::uint64_t, Correspondent> messages_;
   // The runner's klp.send, by the KLP id: its JSON-RPC id.
   DeadlineTable<std::string, std::string> sends_;
+  // Events lately sent, by their KLP id: where to. Only an error comes back.
+  DeadlineTable<std::string, std::string> events_;
 
   // Times, monotonic unless they say otherwise.
   std::int64_t now_;
@@ -135,6 +160,7 @@ class Bridge {
   std::int64_t terminate_at_ = kNever;      // SIGTERM
   std::int64_t kill_at_ = kNever;           // SIGKILL
   std::int64_t channel_deadline_ = kNever;  // the runner closed descriptor 3 and has to be gone by then
+  std::int64_t keeper_deadline_ = kNever;   // the keeper is gone
 };
 
 }  // namespace kai

@@ -1,5 +1,7 @@
 // What control sends. Control is trusted, but its frames are checked all the same: what has no place in the protocol
 // ends the agent rather than being guessed at.
+#include <sys/wait.h>
+
 #include <algorithm>
 
 #include "agent-host/bridge.h"
@@ -41,11 +43,14 @@ void append_permissions(std::string& out, const google::protobuf::RepeatedPtrFie
 bool Bridge::legal(klp::Envelope::KindCase kind) const {
   switch (kind) {
     case klp::Envelope::kAccepted:
-    case klp::Envelope::kRefused:
       return !answered_;
+    case klp::Envelope::kResumed:
+      return answered_ && !connected_;
+    case klp::Envelope::kRefused:
+      return !connected_;
     case klp::Envelope::kMessage:
     case klp::Envelope::kHealthRequest:
-      return answered_;
+      return connected_;
     case klp::Envelope::kStop:
     case klp::Envelope::kSignal:
       return true;
@@ -61,7 +66,7 @@ void Bridge::on_envelope(const klp::Envelope& envelope) {
         "control sent envelope kind " + std::to_string(envelope.kind_case()) +
             " where the protocol has no place for it; the agent ends",
         "");
-    on_control_gone();
+    on_control_broken();
     return;
   }
   switch (envelope.kind_case()) {
@@ -69,7 +74,9 @@ void Bridge::on_envelope(const klp::Envelope& envelope) {
       return on_accepted(envelope.accepted());
     case klp::Envelope::kRefused:
       refused_ = true;
-      return on_control_gone();
+      return on_control_broken();
+    case klp::Envelope::kResumed:
+      return reconnected();
     case klp::Envelope::kMessage:
       return on_message(envelope.message());
     case klp::Envelope::kHealthRequest:
@@ -83,6 +90,7 @@ void Bridge::on_envelope(const klp::Envelope& envelope) {
 
 void Bridge::on_accepted(const klp::Accepted& accepted) {
   answered_ = true;
+  reconnected();
   if (accepted.max_in_flight() > 0) max_in_flight_ = std::min(accepted.max_in_flight(), kMaxInFlight);
   if (accepted.max_frame_bytes() > 0) max_payload_ = std::min<std::size_t>(accepted.max_frame_bytes(), kMaxFrameBytes);
   if (accepted.message_deadline_ms() > 0) {
@@ -126,7 +134,7 @@ std::string Bridge::init_params(const klp::Accepted& accepted) const {
 
 void Bridge::on_message(const std::string& bytes) {
   klp::Message message;
-  if (!message.ParseFromString(bytes)) return on_control_gone();
+  if (!message.ParseFromString(bytes)) return on_control_broken();
   switch (message.type()) {
     case klp::REQUEST:
       return deliver(message);
@@ -136,7 +144,7 @@ void Bridge::on_message(const std::string& bytes) {
     case klp::ERROR:
       return answer_send(message);
     default:
-      return on_control_gone();
+      return on_control_broken();
   }
 }
 
@@ -175,7 +183,7 @@ void Bridge::notify(const klp::Message& message) {
 
 void Bridge::answer_send(const klp::Message& message) {
   const auto rpc_id = sends_.take(message.correlation_id());
-  if (!rpc_id) return;  // too late: the runner has had its TIMEOUT
+  if (!rpc_id) return on_event_refused(message);
   const auto result = send_result(message);
   std::string line = result ? rpc_result(*rpc_id, *result) : rpc_error(*rpc_id, RpcCode::kAgentError, result.error());
   if (line.size() > kMaxLineBytes + 1) {
@@ -185,8 +193,29 @@ void Bridge::answer_send(const klp::Message& message) {
   answer_runner(line);
 }
 
+void Bridge::on_event_refused(const klp::Message& message) {
+  const auto to = events_.take(message.correlation_id());
+  // Else it is too late: the runner has had its TIMEOUT.
+  if (!to || message.type() != klp::ERROR) return;
+  std::string fields = "{";
+  append_name(fields, "code");
+  append_json_string(fields, message.error().code());
+  fields += '}';
+  log("warn", "the event to " + *to + " was refused: " + message.error().message(), fields);
+}
+
+bool Bridge::stopped() const {
+  siginfo_t info{};
+  // Asked for without being taken: it is told again as long as the program stands still.
+  return waitid(P_PID, static_cast<id_t>(runner_), &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 && info.si_pid == runner_;
+}
+
 void Bridge::on_health_request(std::uint64_t sequence) {
-  if (!channel_.open()) return report_health(sequence, basic_health(health_basis()));
+  if (!channel_.open()) {
+    // Nobody else can be asked. No report of a program that is stopped: control counts the misses, and it is hung.
+    if (!stopped()) report_health(sequence, basic_health(health_basis()));
+    return;
+  }
   if (phase_ != Phase::kServing) return;
   if (health_call_) {
     health_call_->sequence = sequence;  // one question at a time: its answer is true for both

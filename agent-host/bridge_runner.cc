@@ -13,6 +13,10 @@ std::optional<std::string> string_member(const std::optional<JsonView>& object, 
   return value ? value->string() : std::nullopt;
 }
 
+KlpError too_large() {
+  return {"TOO_LARGE", "the payload is larger than a message may be", {}, false};
+}
+
 bool is_log_level(std::string_view level) {
   return level == "debug" || level == "info" || level == "warn" || level == "error";
 }
@@ -122,12 +126,17 @@ void Bridge::on_health_answer(const RpcMessage& message, std::uint64_t sequence)
   if (message.kind == RpcMessage::Kind::kResult) {
     // A runner without the hook may answer null.
     const bool none = message.content->is_null();
+    failed_health_checks_ = 0;
     return report_health(sequence, none ? basic_health(basis) : rebuilt_health(*message.content, basis));
   }
   const auto code = message.content->member("code");
   if (code && code->text() == "-32601") return report_health(sequence, basic_health(basis));
-  const auto name = string_member(message.content->member("data"), "name");
-  report_health(sequence, failed_health(name.value_or(""), error_of_hook(*message.content).message, basis));
+  const std::string given = string_member(message.content->member("data"), "name").value_or("");
+  const std::string name(clip_utf8(given, kMaxHealthTextBytes));
+  if (name != health_error_) failed_health_checks_ = 0;
+  health_error_ = name;
+  ++failed_health_checks_;
+  report_health(sequence, failed_health(name, failed_health_checks_, error_of_hook(*message.content).message, basis));
 }
 
 void Bridge::on_notification(const RpcMessage& message) {
@@ -145,29 +154,55 @@ void Bridge::on_notification(const RpcMessage& message) {
 }
 
 void Bridge::on_request(const RpcMessage& message) {
-  if (message.method == "klp.send") return on_send(message);
-  if (message.method == "klp.emit" || message.method.starts_with("memory.")) {
-    const KlpError error{"UNAVAILABLE", message.method + " is not in this version of kAI", {}, true};
-    return answer_runner(rpc_error(message.id, RpcCode::kAgentError, error));
+  const bool send = message.method == "klp.send";
+  const bool emit = message.method == "klp.emit";
+  const bool memory = message.method.starts_with("memory.");
+  if (!send && !emit && !memory) {
+    return refuse(message, RpcCode::kMethodNotFound,
+                  {"INVALID", "the runner protocol has no method " + message.method, {}, false});
   }
-  const KlpError error{"INVALID", "the runner protocol has no method " + message.method, {}, false};
-  answer_runner(rpc_error(message.id, RpcCode::kMethodNotFound, error));
+  if (!connected_) return refuse(message, RpcCode::kAgentError, no_control());
+  if (memory) {
+    return refuse(message, RpcCode::kAgentError,
+                  {"UNAVAILABLE", message.method + " is not in this version of kAI", {}, true});
+  }
+  if (!message.content) {
+    return refuse(message, RpcCode::kInvalidParams, {"INVALID", message.method + " needs params", {}, false});
+  }
+  return send ? on_send(message) : on_emit(message);
 }
 
 void Bridge::on_send(const RpcMessage& message) {
-  const auto refuse = [&](RpcCode code, const KlpError& error) { answer_runner(rpc_error(message.id, code, error)); };
-  if (!message.content) return refuse(RpcCode::kInvalidParams, {"INVALID", "klp.send needs params", {}, false});
-  if (sends_.size() >= max_in_flight_) {
-    return refuse(RpcCode::kAgentError, {"BUSY", "as many sent messages wait for answers as may", {}, true});
-  }
   const auto request = send_request(*message.content, spec_.agent_id());
-  if (!request) return refuse(RpcCode::kInvalidParams, request.error());
+  if (!request) return refuse(message, RpcCode::kInvalidParams, request.error());
   if (request->message.payload().size() > max_payload_) {
-    return refuse(RpcCode::kAgentError, {"TOO_LARGE", "the payload is larger than a message may be", {}, false});
+    return refuse(message, RpcCode::kAgentError, too_large());
+  }
+  if (request->message.type() == klp::EVENT) return publish(request->message, message.id, R"({"payload":null})");
+  if (sends_.size() >= max_in_flight_) {
+    return refuse(message, RpcCode::kAgentError, {"BUSY", "as many sent messages wait for answers as may", {}, true});
   }
   const std::int64_t wait = request->timeout_ms > 0 ? request->timeout_ms : message_deadline_ms_;
   sends_.add(request->message.id(), std::string(message.id), now_ + wait);
   send_message(request->message);
+}
+
+void Bridge::on_emit(const RpcMessage& message) {
+  const auto event = emit_event(*message.content, spec_.agent_id());
+  if (!event) return refuse(message, RpcCode::kInvalidParams, event.error());
+  if (event->payload().size() > max_payload_) return refuse(message, RpcCode::kAgentError, too_large());
+  publish(*event, message.id, "{}");
+}
+
+void Bridge::publish(const klp::Message& event, std::string_view rpc_id, std::string_view result_json) {
+  while (events_.take_expired(now_)) continue;
+  if (events_.size() < kMaxWatchedEvents) events_.add(event.id(), event.to(), now_ + kEventErrorMs);
+  send_message(event);
+  answer_runner(rpc_result(rpc_id, result_json));
+}
+
+void Bridge::refuse(const RpcMessage& message, RpcCode code, const KlpError& error) {
+  answer_runner(rpc_error(message.id, code, error));
 }
 
 void Bridge::answer_runner(const std::string& line) {

@@ -43,6 +43,14 @@ class DeadlineTable {
     }
     return std::nullopt;
   }
+  /// Any one, which is forgotten; nullopt: there is none.
+  std::optional<Value> take_any() {
+    if (entries_.empty()) return std::nullopt;
+    std::optional<Value> value(std::move(entries_.begin()->second.value));
+    entries_.erase(entries_.begin());
+    return value;
+  }
+  void clear() { entries_.clear(); }
   /// When to look again at the latest. Never late; early where an answered question was the first.
   [[nodiscard]] std::int64_t next_deadline() const { return entries_.empty() ? kNever : earliest_; }
   [[nodiscard]] std::size_t size() const { return entries_.size(); }

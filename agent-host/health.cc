@@ -4,8 +4,8 @@
 
 #include "agent-host/json_text.h"
 #include "agent-host/limits.h"
-#include "agent-host/timestamp.h"
 #include "base/text.h"
+#include "base/timestamp.h"
 
 namespace kai {
 namespace {
@@ -46,11 +46,11 @@ struct Reader {
   }
 };
 
-void add_error(klp::HealthReport& report, std::string_view type, double count, std::int64_t last,
+void add_error(klp::HealthReport& report, std::string_view type, std::uint64_t count, std::int64_t last,
                std::string_view message) {
   klp::ErrorSummary& error = *report.add_errors();
   error.set_type(std::string(clip_utf8(type, kMaxHealthTextBytes)));
-  error.set_count(static_cast<std::uint64_t>(count));
+  error.set_count(count);
   error.set_last_occurrence_unix_ms(last);
   error.set_message(std::string(clip_utf8(message, kMaxHealthTextBytes)));
 }
@@ -71,7 +71,7 @@ bool add_errors(klp::HealthReport& report, const JsonView& errors) {
       continue;
     }
     if (static_cast<std::size_t>(report.errors_size()) == kMaxHealthErrors) return false;
-    add_error(report, *type, *count, *last, message.value_or(""));
+    add_error(report, *type, static_cast<std::uint64_t>(*count), *last, message.value_or(""));
   }
   return whole;
 }
@@ -99,9 +99,10 @@ klp::HealthReport rebuilt_health(const JsonView& given, const HealthBasis& basis
   return report;
 }
 
-klp::HealthReport failed_health(const std::string& error_name, const std::string& message, const HealthBasis& basis) {
+klp::HealthReport failed_health(const std::string& error_name, std::uint64_t count, const std::string& message,
+                                const HealthBasis& basis) {
   klp::HealthReport report = report_of(klp::HealthReport::CRITICAL, basis);
-  add_error(report, error_name.empty() ? "Error" : error_name, 1, unix_ms(), message);
+  add_error(report, error_name.empty() ? "Error" : error_name, count, unix_ms(), message);
   return report;
 }
 

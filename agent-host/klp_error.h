@@ -12,4 +12,9 @@ struct KlpError {
   bool retryable = false;
 };
 
+/// What the runner hears of its requests while kaid's control is being started again.
+inline KlpError no_control() {
+  return {"UNAVAILABLE", "kaid is restarting; the agent goes on, try again in a moment", {}, true};
+}
+
 }  // namespace kai

@@ -5,9 +5,9 @@
 
 #include "agent-host/json_text.h"
 #include "agent-host/limits.h"
-#include "agent-host/timestamp.h"
 #include "base/base64.h"
 #include "base/text.h"
+#include "base/timestamp.h"
 
 namespace kai {
 namespace {
@@ -19,6 +19,11 @@ constexpr std::string_view kBinaryType = "application/octet-stream";
 constexpr std::array<std::string_view, 9> kAgentCodes = {"AGENT_ERROR",        "INVALID",     "NOT_FOUND",
                                                          "UNKNOWN_CAPABILITY", "BUSY",        "CONFLICT",
                                                          "TOO_LARGE",          "UNAVAILABLE", "QUOTA_EXCEEDED"};
+constexpr std::string_view kTopic = "topic:";
+constexpr std::size_t kMaxEventNameBytes = 64;  // as an id
+constexpr std::size_t kMaxTopicBytes = kMaxAddressBytes - kTopic.size();
+constexpr std::string_view kMetadataRule =
+    "`metadata` may have `priority` (low, normal, high, urgent), `ttl` (whole seconds) and `traceparent` (W3C)";
 constexpr std::array<std::string_view, 4> kPriorities = {"normal", "low", "high", "urgent"};  // by klp::Priority
 
 tl::unexpected<KlpError> klp_error(std::string code, std::string message) {
@@ -53,6 +58,21 @@ bool append_payload(std::string& out, const klp::Message& message) {
   return true;
 }
 
+bool is_lower_hex(std::string_view text) {
+  return text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+/// W3C Trace Context: version-trace-parent-flags. Version ff, and ids of zeros only, are invalid there.
+bool is_traceparent(std::string_view text) {
+  if (text.size() != 55 || text[2] != '-' || text[35] != '-' || text[52] != '-') return false;
+  const auto version = text.substr(0, 2);
+  const auto trace = text.substr(3, 32);
+  const auto parent = text.substr(36, 16);
+  const auto zero = [](std::string_view id) { return id.find_first_not_of('0') == std::string_view::npos; };
+  return is_lower_hex(version) && is_lower_hex(trace) && is_lower_hex(parent) && is_lower_hex(text.substr(53)) &&
+         version != "ff" && !zero(trace) && !zero(parent);
+}
+
 void append_metadata(std::string& out, const klp::Metadata& metadata) {
   append_name(out, "metadata");
   out += '{';
@@ -63,7 +83,7 @@ void append_metadata(std::string& out, const klp::Metadata& metadata) {
     append_name(out, "ttl");
     append_decimal(out, metadata.ttl_seconds());
   }
-  if (!metadata.traceparent().empty()) {
+  if (is_traceparent(metadata.traceparent())) {
     append_name(out, "traceparent");
     append_json_string(out, metadata.traceparent());
   }
@@ -99,12 +119,12 @@ klp::Message new_answer(klp::Type type, const Correspondent& to, std::string_vie
   return message;
 }
 
-/// Fills payload and contentType from `payload` or `payloadBase64`; false: the wrong types. Neither: JSON null, which
-/// is what a hook that returns nothing means.
-bool take_payload(const JsonView& object, klp::Message& message) {
+/// Fills payload and contentType from the member `name` or `payloadBase64`; false: the wrong types. Neither: JSON null,
+/// which is what a hook that returns nothing means.
+bool take_payload(const JsonView& object, std::string_view name, klp::Message& message) {
   const auto base64 = object.member("payloadBase64");
   if (!base64) {
-    const auto payload = object.member("payload");
+    const auto payload = object.member(name);
     message.set_payload(payload ? std::string(payload->text()) : "null");
     return true;
   }
@@ -119,22 +139,51 @@ bool take_payload(const JsonView& object, klp::Message& message) {
   return !is_json_type(*type_text) || JsonView::parse(message.payload()).has_value();
 }
 
-/// Of a whole KLPMessage that a hook returned; all but payload and metadata is stamped here. What is not well-formed is
-/// left out: metadata never costs an answer.
-void take_metadata(const JsonView& given, klp::Message& message) {
-  const auto metadata = given.member("metadata");
-  if (!metadata || !metadata->is_object()) return;
-  const std::string priority = text_member(*metadata, "priority", kMaxNameBytes);
-  const auto known = std::find(kPriorities.begin(), kPriorities.end(), priority);
-  if (known != kPriorities.end()) {
-    message.mutable_metadata()->set_priority(static_cast<klp::Priority>(known - kPriorities.begin()));
+std::optional<JsonView> given_member(const JsonView& object, std::string_view name) {
+  auto value = object.member(name);
+  if (value && value->is_null()) return std::nullopt;
+  return value;
+}
+
+/// The member `metadata`. False: it, or a member of it, is not well-formed, and was left out.
+bool take_metadata(const JsonView& given, klp::Message& message) {
+  const auto metadata = given_member(given, "metadata");
+  if (!metadata) return true;
+  if (!metadata->is_object()) return false;
+  bool whole = true;
+  if (const auto priority = given_member(*metadata, "priority")) {
+    const auto known = std::find(kPriorities.begin(), kPriorities.end(), priority->string().value_or(""));
+    if (known != kPriorities.end()) {
+      message.mutable_metadata()->set_priority(static_cast<klp::Priority>(known - kPriorities.begin()));
+    } else {
+      whole = false;
+    }
   }
-  const auto ttl = metadata->member("ttl");
-  const auto seconds = ttl ? ttl->unsigned_integer() : std::nullopt;
-  if (seconds && *seconds <= UINT32_MAX)
-    message.mutable_metadata()->set_ttl_seconds(static_cast<std::uint32_t>(*seconds));
-  const std::string traceparent = text_member(*metadata, "traceparent", kMaxNameBytes);
-  if (!traceparent.empty()) message.mutable_metadata()->set_traceparent(traceparent);
+  if (const auto ttl = given_member(*metadata, "ttl")) {
+    const auto seconds = ttl->unsigned_integer();
+    if (seconds && *seconds <= UINT32_MAX) {
+      message.mutable_metadata()->set_ttl_seconds(static_cast<std::uint32_t>(*seconds));
+    } else {
+      whole = false;
+    }
+  }
+  if (const auto traceparent = given_member(*metadata, "traceparent")) {
+    const std::string text = traceparent->string().value_or("");
+    if (is_traceparent(text)) {
+      message.mutable_metadata()->set_traceparent(text);
+    } else {
+      whole = false;
+    }
+  }
+  return whole;
+}
+
+/// What an agent may call a topic, or its part of one.
+bool is_topic_name(std::string_view name, std::size_t limit) {
+  constexpr const char* kFirst = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+  constexpr const char* kAny = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+  return name.size() <= limit && name.find_first_of(kFirst) == 0 &&
+         name.find_first_not_of(kAny) == std::string_view::npos;
 }
 
 std::string details_of(const JsonView& data) {
@@ -192,10 +241,11 @@ tl::expected<klp::Message, KlpError> response_message(const JsonView& result, co
   const auto whole = result.member("message");
   const JsonView& source = whole ? *whole : result;
   klp::Message message = new_answer(klp::RESPONSE, to, sender);
-  if (!source.is_object() || !take_payload(source, message)) {
+  if (!source.is_object() || !take_payload(source, "payload", message)) {
     return klp_error("AGENT_ERROR", "the agent's answer is not {payload}, {payloadBase64, contentType} or {message}");
   }
-  if (whole) take_metadata(*whole, message);
+  // All else of a whole message is stamped here. Metadata that is not well-formed never costs an answer.
+  if (whole) (void)take_metadata(*whole, message);
   return message;
 }
 
@@ -225,21 +275,29 @@ KlpError error_of_hook(const JsonView& error) {
 }
 
 tl::expected<SendRequest, KlpError> send_request(const JsonView& params, std::string_view sender) {
-  SendRequest request{new_message(klp::REQUEST, sender), 0};
   const auto to = params.member("to");
-  const auto capability = params.member("capability");
   const auto to_text = to ? to->string() : std::nullopt;
-  const auto capability_text = capability ? capability->string() : std::nullopt;
-  if (!to_text || to_text->empty() || to_text->size() > kMaxNameBytes) {
-    return klp_error("INVALID", "klp.send: `to` has to be an agent's id");
+  if (!to_text || to_text->empty() || to_text->size() > kMaxAddressBytes) {
+    return klp_error("INVALID", "klp.send: `to` has to be an agent's id, or topic:NAME");
   }
+  const bool topic = to_text->starts_with(kTopic);
+  if (topic && !is_topic_name(std::string_view(*to_text).substr(kTopic.size()), kMaxTopicBytes)) {
+    return klp_error("INVALID", "klp.send: a topic's name has letters, digits, `.`, `_` and `-`");
+  }
+  SendRequest request{new_message(topic ? klp::EVENT : klp::REQUEST, sender), 0};
+  request.message.set_to(*to_text);
+  if (!take_payload(params, "payload", request.message)) {
+    return klp_error("INVALID", "klp.send: `payloadBase64` has to be base64, `contentType` a short string");
+  }
+  if (!take_metadata(params, request.message)) return klp_error("INVALID", "klp.send: " + std::string(kMetadataRule));
+  if (topic) return request;  // nobody answers, and nobody has capabilities
+  const auto capability = params.member("capability");
+  const auto capability_text = capability ? capability->string() : std::nullopt;
   if (!capability_text || capability_text->empty() || capability_text->size() > kMaxNameBytes) {
     return klp_error("INVALID", "klp.send: `capability` has to be one of the receiver's capabilities");
   }
-  if (!take_payload(params, request.message)) {
-    return klp_error("INVALID", "klp.send: `payloadBase64` has to be base64, `contentType` a short string");
-  }
-  if (const auto timeout = params.member("timeoutMs"); timeout && !timeout->is_null()) {
+  request.message.set_capability(*capability_text);
+  if (const auto timeout = given_member(params, "timeoutMs")) {
     const auto ms = timeout->number();
     if (!ms || *ms < 1 || *ms > static_cast<double>(kMaxMessageDeadlineMs)) {
       return klp_error("INVALID", "klp.send: `timeoutMs` has to be a number from 1 to 86400000");
@@ -247,9 +305,24 @@ tl::expected<SendRequest, KlpError> send_request(const JsonView& params, std::st
     request.timeout_ms = static_cast<std::uint32_t>(*ms);
     request.message.set_deadline_ms(request.timeout_ms);
   }
-  request.message.set_to(*to_text);
-  request.message.set_capability(*capability_text);
   return request;
+}
+
+tl::expected<klp::Message, KlpError> emit_event(const JsonView& params, std::string_view sender) {
+  const auto name = params.member("name");
+  const auto text = name ? name->string() : std::nullopt;
+  if (!text || !is_topic_name(*text, kMaxEventNameBytes)) {
+    return klp_error("INVALID",
+                     "klp.emit: `name` has to begin with a letter or digit and have at most 64 letters, "
+                     "digits, `.`, `_` and `-`");
+  }
+  klp::Message event = new_message(klp::EVENT, sender);
+  event.set_to(std::string(kTopic) + std::string(sender) + "." + *text);
+  if (!take_payload(params, "data", event)) {
+    return klp_error("INVALID", "klp.emit: `payloadBase64` has to be base64, `contentType` a short string");
+  }
+  if (!take_metadata(params, event)) return klp_error("INVALID", "klp.emit: " + std::string(kMetadataRule));
+  return event;
 }
 
 }  // namespace kai

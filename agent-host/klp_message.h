@@ -39,7 +39,10 @@ struct SendRequest {
   klp::Message message;
   std::uint32_t timeout_ms = 0;  ///< 0: the default
 };
-/// The params of klp.send as a request to control. INVALID says which member is wrong.
+/// The params of klp.send as a request to control; as an event, where `to` is a topic. INVALID says which member is
+/// wrong.
 tl::expected<SendRequest, KlpError> send_request(const JsonView& params, std::string_view sender);
+/// The params of klp.emit as an event to `topic:SENDER.NAME`. INVALID says which member is wrong.
+tl::expected<klp::Message, KlpError> emit_event(const JsonView& params, std::string_view sender);
 
 }  // namespace kai

@@ -25,14 +25,17 @@ inline constexpr std::uint32_t kMaxInFlight = 4096;  ///< ceiling over Accepted.
 /// itself is not.
 inline constexpr std::size_t kQueuedFramesPauseRunner = 512 << 10;
 inline constexpr std::size_t kQueuedFramesPauseControl = 4 << 20;
+/// Log records and events that wait for the next control; what is more is lost and counted.
+inline constexpr std::size_t kMaxKeptBytes = 512 << 10;
 
 // Text of the agent's that travels beside a payload: all of one envelope stays below kEnvelopeOverheadBytes. What is
 // longer is cut (texts) or left out (JSON).
 inline constexpr std::size_t kMaxErrorMessageBytes = 2 << 10;
 inline constexpr std::size_t kMaxStackBytes = 6 << 10;
 inline constexpr std::size_t kMaxDetailsBytes = 4 << 10;
-inline constexpr std::size_t kMaxNameBytes = 128;  ///< error names, sdk, addresses, capabilities, content types
-inline constexpr std::size_t kMaxLogMessageBytes = 64 << 10;  ///< a log envelope has no payload beside it
+inline constexpr std::size_t kMaxNameBytes = 128;                 ///< error names, sdk, capabilities, content types
+inline constexpr std::size_t kMaxAddressBytes = 6 + 64 + 1 + 64;  ///< topic:AGENT.NAME
+inline constexpr std::size_t kMaxLogMessageBytes = 64 << 10;      ///< a log envelope has no payload beside it
 inline constexpr std::size_t kMaxLogFieldsBytes = 16 << 10;
 inline constexpr std::size_t kMaxHealthErrors = 16;
 inline constexpr std::size_t kMaxHealthTextBytes = 256;
@@ -45,6 +48,9 @@ inline constexpr std::int64_t kDefaultGraceMs = 5'000;       ///< SIGTERM to age
 inline constexpr std::int64_t kShutdownExitMs = 1'000;       ///< from the answer to `shutdown` to SIGTERM
 inline constexpr std::int64_t kClosedChannelExitMs = 1'000;  ///< from the runner closing descriptor 3 to SIGKILL
 inline constexpr std::int64_t kFlushMs = 1'000;              ///< for the last frames to a control that is slow to read
+inline constexpr std::int64_t kKeeperPatienceMs = 60'000;    ///< without a keeper, where Job.outlives_keeper
+inline constexpr std::int64_t kEventErrorMs = 30'000;        ///< how long an event's refusal is waited for
+inline constexpr std::size_t kMaxWatchedEvents = 64;         ///< events whose refusal is waited for
 
 inline constexpr std::size_t kReadBytes = 16 << 10;  ///< one read(2); also what an idle buffer may keep
 

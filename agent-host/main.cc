@@ -23,5 +23,6 @@ int main(int argc, char** argv) {
   }
   (void)prctl(PR_SET_NAME, "kai-agent-host");  // it was exec'd by descriptor and is named after its number
   kai::Confined confined = kai::start_agent(kChannelFd, {.root = who == "--root", .host_network = host_network});
-  return kai::serve(confined.spec, std::move(confined.klp));
+  kai::SupervisorLinks links{std::move(confined.klp), std::move(confined.keeper), confined.outlives_keeper};
+  return kai::serve(confined.spec, std::move(links));
 }

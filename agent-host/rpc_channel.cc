@@ -18,7 +18,7 @@ bool RpcChannel::send(std::string_view line, std::size_t limit) {
 
 void RpcChannel::flush() {
   // A runner that is gone is noticed by its end of stream and its exit.
-  if (open() && !outbox_.empty()) outbox_.flush(socket_.get());
+  if (open() && !outbox_.empty() && !outbox_.flush(socket_.get())) outbox_.clear();
 }
 
 void RpcChannel::finish_sending() {

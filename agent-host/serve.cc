@@ -14,8 +14,10 @@
 #include "agent-host/bridge.h"
 #include "agent-host/klp_link.h"
 #include "agent-host/reap.h"
+#include "agent-host/reconnect.h"
 #include "agent-host/rpc_channel.h"
 #include "agent-host/runner.h"
+#include "agent-host/signing.h"
 #include "base/text.h"
 
 namespace kai {
@@ -50,7 +52,8 @@ void leave_standard_streams() {
   }
 }
 
-int report_failure(KlpLink& control, const RunnerFailure& failure) {
+/// Says why there is no agent, and leaves nothing behind.
+int report_failure(KlpLink& control, const RunnerFailure& failure, pid_t runner = 0) {
   klp::Envelope envelope;
   klp::StartFailed& failed = *envelope.mutable_start_failed();
   failed.set_step("exec");
@@ -58,19 +61,22 @@ int report_failure(KlpLink& control, const RunnerFailure& failure) {
   failed.set_message(failure.message);
   control.send(envelope);
   control.flush_finally();
-  kill_everything(0);
+  kill_everything(runner);
   return failure.not_found ? kStatusNotFound : kStatusNotRun;
 }
 
-/// The one loop: poll(2) rather than epoll, as it has three descriptors and their interests change at every turn.
+/// The one loop: poll(2) rather than epoll, as it has four descriptors and their interests change at every turn.
 class Loop {
  public:
-  Loop(const spec::SandboxSpec& spec, KlpLink& control, Runner runner, Fd signals)
+  Loop(const spec::SandboxSpec& spec, const SigningKey& key, KlpLink& control, KeeperLink& keeper, bool outlives_keeper,
+       Runner runner, Fd signals)
       : control_(control),
+        keeper_(keeper),
+        outlives_keeper_(outlives_keeper),
         runner_(runner.pid),
         channel_(std::move(runner.channel)),
         signals_(std::move(signals)),
-        bridge_(spec, control_, channel_, runner_) {}
+        bridge_(spec, key, control_, channel_, runner_) {}
 
   int run() {
     while (!end_ && !bridge_.kill_now()) turn();
@@ -84,17 +90,18 @@ class Loop {
   }
 
  private:
-  enum Source : std::size_t { kSignals, kControl, kChannel, kSources };
+  enum Source : std::size_t { kSignals, kControl, kChannel, kKeeper, kSources };
 
   void turn() {
     control_.flush();
     channel_.flush();
     auto sources = interests();
-    if (poll(sources.data(), sources.size(), timeout()) < 0 && errno != EINTR) return bridge_.on_control_gone();
+    if (poll(sources.data(), sources.size(), timeout()) < 0 && errno != EINTR) return bridge_.on_control_broken();
     bridge_.on_time(monotonic_ms());
     if (sources[kSignals].revents != 0) take_signals();
     if ((sources[kControl].revents & ~POLLOUT) != 0) take_envelopes();
-    if (control_.closed()) return bridge_.on_control_gone();
+    if (sources[kKeeper].revents != 0) take_reconnect((sources[kKeeper].revents & (POLLHUP | POLLERR)) != 0);
+    if (control_.broken()) return bridge_.on_control_broken();
     if (sources[kChannel].revents != 0 && bridge_.listens_to_runner()) take_channel();
   }
 
@@ -109,6 +116,7 @@ class Loop {
     const bool listens = bridge_.listens_to_runner() && control_.queued() < kQueuedFramesPauseRunner;
     if (listens && !channel_.ended()) channel |= POLLIN;
     sources[kChannel] = {channel == 0 ? -1 : channel_.fd(), channel, 0};
+    sources[kKeeper] = {keeper_.fd(), POLLIN, 0};
     return sources;
   }
 
@@ -126,9 +134,26 @@ class Loop {
     end_ = reap(runner_);
   }
 
-  void take_envelopes() {
-    control_.receive();
+  /// False: nothing had come.
+  bool take_envelopes() {
+    const bool came = control_.receive();
     while (const auto envelope = control_.next()) bridge_.on_envelope(*envelope);
+    if (control_.away()) {
+      if (keeper_.ended() && !outlives_keeper_) bridge_.on_keeper_gone(false);
+      bridge_.on_control_lost();
+    }
+    return came;
+  }
+
+  void take_reconnect(bool hung_up) {
+    auto klp = keeper_.receive(hung_up);
+    if (keeper_.ended()) bridge_.on_keeper_gone(outlives_keeper_);
+    if (!klp) return;
+    // A stop that the dead control had sent holds.
+    while (!control_.away() && take_envelopes()) continue;
+    if (control_.broken()) return;
+    bridge_.on_reconnect(std::move(*klp));
+    answer_lost_calls();
   }
 
   void take_channel() {
@@ -146,6 +171,8 @@ class Loop {
   }
 
   KlpLink& control_;
+  KeeperLink& keeper_;
+  const bool outlives_keeper_;
   const pid_t runner_;
   RpcChannel channel_;
   Fd signals_;
@@ -156,15 +183,21 @@ class Loop {
 
 }  // namespace
 
-int serve(const spec::SandboxSpec& spec, Fd klp) {
+int serve(const spec::SandboxSpec& spec, SupervisorLinks links) {
   keep_heap_small();
-  KlpLink control(std::move(klp));
+  KlpLink control(std::move(links.klp));
+  KeeperLink keeper(std::move(links.keeper));
   Fd signals = signal_descriptor();
   if (!signals) return kStatusInternal;
   auto runner = start_runner(spec);
   leave_standard_streams();
   if (!runner) return report_failure(control, runner.error());
-  Loop loop(spec, control, std::move(*runner), std::move(signals));
+  SigningKey key;
+  if (const auto made = key.make(spec.crypto()); !made) {
+    return report_failure(control, {made.error().error_number, "making the agent's key: " + made.error().what},
+                          runner->pid);
+  }
+  Loop loop(spec, key, control, keeper, links.outlives_keeper, std::move(*runner), std::move(signals));
   return loop.run();
 }
 

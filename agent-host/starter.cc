@@ -81,6 +81,7 @@ Result<> take_apart(Packet packet, Work& work) {
   if (has_data) work.private_data = std::move(packet.fds[at++]);
   while (at < packet.fds.size()) work.descriptors.push_back(std::move(packet.fds[at++]));
   setup.drop_groups = work.job.uid_count() > 0;
+  setup.outlives_keeper = work.job.outlives_keeper();
   return {};
 }
 
@@ -145,9 +146,14 @@ Result<> give_streams(const Work& work) {
   _exit(0);
 }
 
-Confined confine(Work work, Fd channel, const Fd& go, Apply apply) {
+Confined confine(Work work, Fd channel, Fd go, Apply apply) {
   char byte = 0;
   if (read(go.get(), &byte, 1) != 1) _exit(1);  // the starter failed, and said so
+  // What the steps do not need goes now: later its numbers are those of other descriptors.
+  go.reset();
+  work.cgroup.reset();
+  work.private_data.reset();
+  work.descriptors.clear();
   work.setup.report = std::move(channel);
   work.setup.spec = &work.spec;
   if (auto done = apply(work.setup); !done) {
@@ -157,7 +163,8 @@ Confined confine(Work work, Fd channel, const Fd& go, Apply apply) {
   report.set_verified(true);
   for (const std::string& layer : work.setup.degraded) report.add_degraded(layer);
   if (auto sent = send_packet(work.setup.report.get(), report.SerializeAsString()); !sent) _exit(1);
-  return Confined{std::move(work.spec), std::move(work.setup.klp)};
+  return Confined{std::move(work.spec), std::move(work.setup.klp), std::move(work.setup.report),
+                  work.setup.outlives_keeper};
 }
 
 }  // namespace
@@ -204,7 +211,7 @@ Confined start_agent(int channel_number, const StarterOptions& options, Apply ap
   if (!child) report_and_exit(channel, {"clone3", child.error()});
   if (*child > 0) finish_starter(*child, work, channel, std::move(go->second));
   go->second.reset();
-  return confine(std::move(work), std::move(channel), go->first, apply);
+  return confine(std::move(work), std::move(channel), std::move(go->first), apply);
 }
 
 }  // namespace kai

@@ -13,6 +13,10 @@ namespace kai {
 struct Confined {
   spec::SandboxSpec spec;
   Fd klp;
+  /// SOCK_SEQPACKET, from here on one way: the keeper says Reconnect (proto/starter.proto) and reads nothing. End of
+  /// file: the keeper has ended.
+  Fd keeper;
+  bool outlives_keeper = false;  ///< starter.Job: then it waits for the next keeper instead of ending with this one
 };
 
 /// How the keeper launched this starter.

@@ -6,7 +6,11 @@ pkg_check_modules(cap REQUIRED IMPORTED_TARGET libcap)
 pkg_check_modules(uv REQUIRED IMPORTED_TARGET libuv)
 # The archive, for every program: kai-agent-host is static and cannot take the shared library.
 find_library(PROTOBUF_LITE_ARCHIVE libprotobuf-lite.a REQUIRED)
+# The archives, for the same reason, of what signs an agent's messages.
+find_library(SODIUM_ARCHIVE libsodium.a REQUIRED)
+find_library(SECP256K1_ARCHIVE libsecp256k1.a REQUIRED)
 pkg_check_modules(sodium REQUIRED IMPORTED_TARGET libsodium)
+pkg_check_modules(secp256k1 REQUIRED IMPORTED_TARGET libsecp256k1)
 pkg_check_modules(yaml REQUIRED IMPORTED_TARGET yaml-cpp)
 pkg_check_modules(sqlite REQUIRED IMPORTED_TARGET sqlite3)
 pkg_check_modules(archive REQUIRED IMPORTED_TARGET libarchive)

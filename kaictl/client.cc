@@ -99,13 +99,11 @@ Outcome<Client> Client::connect(const std::string& path, Milliseconds limit) {
 }
 
 tl::unexpected<Failure> Client::lost(const std::string& why) const {
-  Failure failure;
-  failure.exit_code = kExitUnreachable;
-  failure.code = "UNAVAILABLE";
-  failure.retryable = true;
-  failure.message = "kaid at " + path_ + " closed the connection before it answered" + why;
-  failure.hint = "It may have been stopped: see its log, and check with: kaictl version";
-  return tl::unexpected(std::move(failure));
+  // Not kExitUnreachable: kaid was there, and what was asked may be done.
+  return fail(
+      "UNAVAILABLE", "kaid's connection at " + path_ + " ended before its answer" + why,
+      "What was asked may be done or not: kaid may have been stopped or restarted. Look at: kaictl list, and try "
+      "again");
 }
 
 Outcome<> Client::send(const control::Request& request, std::span<const int> fds, Clock::time_point deadline) {
@@ -249,7 +247,7 @@ Outcome<control::Done> call(const std::string& path, control::Request request, s
     if (response.id() != request.id()) return fail("INTERNAL", "kaid answered a request that was not made");
     if (response.has_done()) return response.done();
     if (response.has_failed()) return tl::unexpected(failure_of(response.failed()));
-    if (response.has_record() && options.on_record) options.on_record(response.record());
+    if (response.has_record() && options.on_record && !options.on_record(response.record())) return control::Done();
     if (response.has_progress()) progress.say(response.progress().text());
     if (!options.unlimited) deadline = Clock::now() + options.limit;
   }

@@ -58,7 +58,8 @@ struct CallOptions {
   int interrupt_fd = -1;       ///< becomes readable: the call ends as if kaid had said Done
   std::string activity;        ///< "start calendarAgent": what a person is told that is being waited for
   bool show_progress = false;  ///< standard error is a terminal
-  std::function<void(std::string_view record)> on_record = {};
+  std::function<bool(std::string_view record)> on_record =
+      {};  ///< false: enough, the call ends as if kaid had said Done
 };
 
 /// A whole request: connect, send, records and progress, until Done or Failed.

@@ -1,63 +1,21 @@
 #include "kaictl/commands.h"
 
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <array>
-#include <csignal>
 
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
 #include "base/unix.h"
-#include "kaictl/logs.h"
+#include "kaictl/ask.h"
 #include "kaictl/package_tar.h"
 
 namespace kai {
 namespace {
 
-// Looking something up; what changes an agent; registering, which may compile TypeScript.
-constexpr Milliseconds kLookUpLimit{10'000};
-constexpr Milliseconds kChangeLimit{30'000};
-constexpr Milliseconds kRegisterLimit{120'000};
 // klp.md's default for a payload, and what standard input may hold.
 constexpr std::size_t kMaxPayloadBytes = 1 << 20;
-
-CallOptions call_options(const Context& context, std::string activity, Milliseconds limit) {
-  CallOptions options;
-  options.limit = limit;
-  options.activity = std::move(activity);
-  options.show_progress = context.show_progress;
-  return options;
-}
-
-std::vector<std::string> warnings_of(const control::Done& done) {
-  return {done.warnings().begin(), done.warnings().end()};
-}
-
-std::string id_document(const std::string& id) {
-  return nlohmann::json{{"id", id}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
-
-/// A request that is answered by one document.
-Outcome<Answer> ask(const Context& context, const control::Request& request, const CallOptions& options,
-                    std::span<const int> fds, std::string fallback) {
-  const auto done = call(context.socket, request, fds, options);
-  if (!done) return tl::unexpected(done.error());
-  auto document = checked_document(*done, std::move(fallback));
-  if (!document) return tl::unexpected(document.error());
-  return Answer{"", std::move(*document), warnings_of(*done)};
-}
-
-/// kaid is given the operator's time, we wait a little longer so that its own answer comes first.
-struct Times {
-  std::uint32_t daemon_ms = 0;  // 0: kaid's default
-  Milliseconds limit{0};
-};
-Times times_of(const Context& context, Milliseconds default_limit) {
-  if (!context.timeout) return {0, default_limit + kGraceTime};
-  return {static_cast<std::uint32_t>(context.timeout->count()), *context.timeout + kGraceTime};
-}
 
 }  // namespace
 
@@ -226,76 +184,6 @@ Outcome<Answer> version(const Context& context) {
     text += "kaid " + escape_for_terminal(document["kaid"].get<std::string>()) + "\n";
   }
   return Answer{text, document.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace), {}};
-}
-
-namespace {
-
-// What `tail -f` shows before it follows.
-constexpr std::uint32_t kFollowLines = 10;
-
-/// Readable once the operator interrupts: logs -f ends then, and with success.
-Result<Fd> interruption() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
-  if (sigprocmask(SIG_BLOCK, &signals, nullptr) < 0) return errno_failure("sigprocmask");
-  Fd fd(signalfd(-1, &signals, SFD_CLOEXEC));
-  if (!fd) return errno_failure("signalfd");
-  return fd;
-}
-
-Outcome<control::Request> logs_request(const LogsOptions& options) {
-  control::Request request;
-  control::Logs& logs = *request.mutable_logs();
-  logs.set_id(options.id);
-  logs.set_follow(options.follow);
-  if (!options.since.empty()) {
-    const auto since = parse_since(options.since, unix_ms());
-    if (!since) return tl::unexpected(since.error());
-    logs.set_since_unix_ms(*since);
-  }
-  if (options.lines || (options.follow && options.since.empty())) {
-    logs.set_has_lines(true);
-    logs.set_lines(options.lines.value_or(kFollowLines));
-  }
-  return request;
-}
-
-}  // namespace
-
-Outcome<Answer> logs(const Context& context, const LogsOptions& options) {
-  auto request = logs_request(options);
-  if (!request) return tl::unexpected(request.error());
-  const bool json = context.format == OutputFormat::kJson;
-  const bool colour = !json && isatty(STDOUT_FILENO) == 1;
-  auto waiting = call_options(context, "the log", context.timeout.value_or(kLookUpLimit));
-  Fd interrupted;
-  if (options.follow) {
-    auto fd = interruption();
-    if (!fd) return local_failure("cannot watch for signals", fd.error());
-    interrupted = std::move(*fd);
-    waiting.interrupt_fd = interrupted.get();
-    waiting.unlimited = true;
-  }
-  waiting.show_progress = waiting.show_progress && !options.follow;
-  Answer answer;
-  std::optional<Error> broken;
-  waiting.on_record = [&](std::string_view record) {
-    const std::string line = json ? std::string(record) + "\n" : render_record(record, colour);
-    // Without --follow nothing is printed before all of it came: a failure leaves standard output empty.
-    if (!options.follow) {
-      (json ? answer.json : answer.text) += line;
-    } else if (auto written = write_all(STDOUT_FILENO, line); !written) {
-      broken = written.error();
-    }
-  };
-  const auto done = call(context.socket, *request, {}, waiting);
-  if (broken) return local_failure("cannot write the log", *broken);
-  if (!done) return tl::unexpected(done.error());
-  answer.warnings = warnings_of(*done);
-  if (json && !answer.json.empty()) answer.json.pop_back();  // main adds the last LF
-  return answer;
 }
 
 Failure doctor(const Context& context) {

@@ -22,13 +22,6 @@ struct Context {
 /// What start, stop and restart are given beside the id.
 enum class Change { kStart, kStop, kRestart };
 
-struct LogsOptions {
-  std::string id;  ///< empty: all agents and kaid itself
-  bool follow = false;
-  std::optional<std::uint32_t> lines;
-  std::string since;  ///< as typed; empty: none
-};
-
 Outcome<Answer> list(const Context& context);
 Outcome<Answer> status(const Context& context, const std::string& id);
 Outcome<Answer> register_package(const Context& context, const std::string& path);
@@ -40,8 +33,6 @@ Outcome<Answer> send(const Context& context, const std::string& id, const std::s
                      const std::string& payload);
 /// The version of kaictl, and of kaid where it is reachable.
 Outcome<Answer> version(const Context& context);
-/// Without --follow the records come as the answer; with it they are printed as they come, until a signal.
-Outcome<Answer> logs(const Context& context, const LogsOptions& options);
 
 /// Becomes kai-doctor, which stands beside kaictl or in ../libexec/kai or ../lib/kai. Returns only on failure.
 Failure doctor(const Context& context);

@@ -9,17 +9,15 @@
 
 #include "base/log_line.h"
 #include "base/text.h"
+#include "kaictl/ask.h"
+#include "kaictl/records.h"
 
 namespace kai {
 namespace {
 
 tl::unexpected<Failure> not_a_time(std::string_view text) {
-  Failure failure;
-  failure.exit_code = kExitUsage;
-  failure.code = "INVALID";
-  failure.message = "--since " + std::string(text) + " is neither a timestamp nor a duration";
-  failure.hint = "Give one like 2026-05-04T13:00:00Z, or how long ago: 10m, 2h, 1h30m (units ms s m h d)";
-  return tl::unexpected(std::move(failure));
+  return usage_failure("--since " + std::string(text) + " is neither a timestamp nor a duration",
+                       "Give one like 2026-05-04T13:00:00Z, or how long ago: 10m, 2h, 1h30m (units ms s m h d)");
 }
 
 /// Takes a number from the front of `text`; with `digits`, exactly so many of them.
@@ -145,6 +143,35 @@ std::string render_record(std::string_view json, bool colour) {
   }
   append_log_line(line, record, colour);
   return line + "\n";
+}
+
+namespace {
+
+Outcome<control::Request> logs_request(const LogsOptions& options) {
+  control::Request request;
+  control::Logs& logs = *request.mutable_logs();
+  logs.set_id(options.id);
+  logs.set_follow(options.follow);
+  if (!options.since.empty()) {
+    const auto since = parse_since(options.since, unix_ms());
+    if (!since) return tl::unexpected(since.error());
+    logs.set_since_unix_ms(*since);
+  }
+  if (options.lines || (options.follow && options.since.empty())) {
+    logs.set_has_lines(true);
+    logs.set_lines(options.lines.value_or(kFollowLines));
+  }
+  return request;
+}
+
+}  // namespace
+
+Outcome<Answer> logs(const Context& context, const LogsOptions& options) {
+  const auto request = logs_request(options);
+  if (!request) return tl::unexpected(request.error());
+  const auto done = print_records(context, *request, {"the log", options.follow, render_record});
+  if (!done) return tl::unexpected(done.error());
+  return Answer{"", "", warnings_of(*done)};
 }
 
 }  // namespace kai

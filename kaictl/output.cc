@@ -4,75 +4,12 @@
 #include <array>
 #include <utility>
 
-#include <nlohmann/json.hpp>
-
 #include "base/base64.h"
 #include "base/text.h"
+#include "kaictl/json_text.h"
 
 namespace kai {
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-// Printing a document goes as deep as it nests; what an agent nests deeper than this is shown as it came.
-constexpr int kMaxDepth = 128;
-
-bool too_deep(std::string_view json) {
-  int depth = 0;
-  bool in_string = false;
-  for (std::size_t at = 0; at < json.size(); ++at) {
-    const char c = json[at];
-    if (in_string && c == '\\') {
-      ++at;
-    } else if (c == '"') {
-      in_string = !in_string;
-    } else if (!in_string && (c == '[' || c == '{')) {
-      if (++depth > kMaxDepth) return true;
-    } else if (!in_string && (c == ']' || c == '}')) {
-      --depth;
-    }
-  }
-  return false;
-}
-
-/// Discarded: not JSON, or too deep.
-Json parse(std::string_view text) {
-  return too_deep(text) ? Json(Json::value_t::discarded) : Json::parse(text, nullptr, false);
-}
-
-std::string dump(const Json& value, int indent = -1) {
-  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
-}
-
-/// A member that may be missing, as escaped text: "" then.
-std::string text_of(const Json& object, std::string_view key) {
-  if (!object.is_object()) return {};
-  const auto found = object.find(key);
-  if (found == object.end() || found->is_null()) return {};
-  return escape_for_terminal(found->is_string() ? found->get_ref<const std::string&>() : dump(*found));
-}
-
-Json member(const Json& object, std::string_view key) {
-  if (!object.is_object()) return {};
-  const auto found = object.find(key);
-  return found == object.end() ? Json() : *found;
-}
-
-std::string duration_of(const Json& object, std::string_view key) {
-  const Json value = member(object, key);
-  return value.is_number() ? readable_duration(static_cast<std::int64_t>(value.get<double>())) : std::string();
-}
-
-/// ["cgroup","disk"] as "cgroup, disk"; empty: "".
-std::string joined(const Json& list) {
-  std::string text;
-  if (!list.is_array()) return text;
-  for (const Json& item : list) {
-    if (!text.empty()) text += ", ";
-    text += escape_for_terminal(item.is_string() ? item.get_ref<const std::string&>() : dump(item));
-  }
-  return text;
-}
 
 /// Characters, as columns: what an escaped text holds is one column each, wide scripts aside.
 std::size_t width(std::string_view text) {
@@ -127,27 +64,23 @@ std::string health_text(const Json& health) {
   return text;
 }
 
-std::string last_end_text(const Json& end) {
-  std::string text = text_of(end, "cause");
-  if (text.empty()) return text;
-  const std::string signal = text_of(end, "signal");
-  const std::string code = text_of(end, "exitCode");
-  if (!signal.empty()) {
-    text += " (" + signal + ")";
-  } else if (!code.empty()) {
-    text += " (exit code " + code + ")";
-  }
-  if (const std::string message = text_of(end, "message"); !message.empty()) text += ": " + message;
-  return text;
+void append_quarantine(std::string& out, const Json& record) {
+  const Json reason = member(record, "reason");
+  const std::string type = text_of(reason, "type");
+  if (type.empty()) return;
+  append_field(out, "quarantine",
+               type + ", severity " + text_of(reason, "severity") + ", since " + text_of(record, "quarantinedAt") +
+                   ": " + text_of(reason, "description"));
+  append_field(out, "recoveries", recoveries_text(record));
 }
 
-std::string quarantine_text(const Json& record) {
-  const Json reason = member(record, "reason");
-  std::string text = text_of(reason, "type");
-  if (text.empty()) return text;
-  text += "/" + text_of(reason, "severity") + " since " + text_of(record, "quarantinedAt") + ": " +
-          text_of(reason, "description") + "; " + text_of(record, "retryCount") + " of " +
-          text_of(record, "maxRetries") + " recoveries tried";
+/// Restarts that wait: "next start at T, after a pause of 4s".
+std::string backoff_text(const Json& backoff) {
+  std::string text = text_of(backoff, "until");
+  if (!text.empty()) text = "next start at " + text;
+  if (const std::string pause = duration_of(backoff, "delay"); !pause.empty()) {
+    text += (text.empty() ? "" : ", after ") + ("a pause of " + pause);
+  }
   return text;
 }
 
@@ -171,7 +104,11 @@ std::string next_step(const Json& status, const std::string& id) {
   const std::string cause = text_of(member(status, "lastEnd"), "cause");
   const bool failed = !cause.empty() && cause != "stopped" && cause != "exit";
   const std::string logs = "kaictl logs " + id;
-  if (text_of(status, "status") == "quarantined") return "find out why with: " + logs;
+  if (text_of(status, "status") == "quarantined") {
+    const bool left = retries_left(member(status, "quarantine")) > 0;
+    return "find out why with: kaictl quarantine show " + id + ", then: kaictl recover " + id +
+           (left ? "" : " --force (no recovery is left)");
+  }
   if (state == "backoff") return "kaid starts it again by itself; why it ended: " + logs;
   if (state == "terminated") return "begin anew with: kaictl start " + id + ", or remove it: kaictl unregister " + id;
   if (state == "registered" || state == "stopped") {
@@ -198,24 +135,30 @@ std::string readable_duration(std::int64_t ms) {
 }
 
 std::string list_text(std::string_view json) {
-  const Json agents = member(parse(json), "agents");
+  const Json agents = member(parse_document(json), "agents");
   if (!agents.is_array() || agents.empty())
     return "no agents are registered; register one with: kaictl register PATH\n";
+  std::string out_of_service;
   std::vector<Row> rows = {{"ID", "VERSION", "STATE", "UPTIME", "RESTARTS", "POLICY", "NAME"}};
   for (const Json& agent : agents) {
     std::string state = text_of(agent, "state");
     const std::string desired = text_of(agent, "desired");
     // Only what is not as the operator wants it needs a word.
-    if (state != desired && desired == "running") state += " (should run)";
+    if (state == "quarantined") {
+      out_of_service +=
+          text_of(agent, "id") + " is in quarantine: kaictl quarantine show " + text_of(agent, "id") + "\n";
+    } else if (state != desired && desired == "running") {
+      state += " (should run)";
+    }
     rows.push_back({text_of(agent, "id"), text_of(agent, "version"), state,
                     or_dash(text_of(agent, "uptime") == "0" ? "" : duration_of(agent, "uptime")),
                     or_dash(text_of(agent, "restarts")), or_dash(text_of(agent, "policy")), text_of(agent, "name")});
   }
-  return table(rows);
+  return table(rows) + out_of_service;
 }
 
 std::string status_text(std::string_view json) {
-  const Json status = parse(json);
+  const Json status = parse_document(json);
   const std::string id = text_of(status, "id");
   std::string text = id;
   if (const std::string version = text_of(status, "version"); !version.empty()) text += " " + version;
@@ -230,7 +173,8 @@ std::string status_text(std::string_view json) {
     append_field(text, "crashes", count + " in " + or_dash(duration_of(crashes, "window")));
   }
   append_field(text, "last end", last_end_text(member(status, "lastEnd")));
-  append_field(text, "quarantine", quarantine_text(member(status, "quarantine")));
+  append_field(text, "backoff", backoff_text(member(status, "backoff")));
+  append_quarantine(text, member(status, "quarantine"));
   append_field(text, "policy", text_of(status, "policy"));
   append_field(text, "degraded", joined(member(status, "degraded")));
   append_field(text, "grants", joined(member(status, "grants")));
@@ -241,7 +185,7 @@ std::string status_text(std::string_view json) {
 }
 
 std::string register_text(std::string_view json) {
-  const Json document = parse(json);
+  const Json document = parse_document(json);
   const std::string id = text_of(document, "id");
   if (id.empty()) return "registered\n";
   std::string text = "registered " + id;
@@ -251,12 +195,12 @@ std::string register_text(std::string_view json) {
 }
 
 std::string state_text(const std::string& id, std::string_view done, std::string_view json) {
-  const std::string state = text_of(parse(json), "state");
+  const std::string state = text_of(parse_document(json), "state");
   return escape_for_terminal(id) + ": " + (state.empty() ? std::string(done) : state) + "\n";
 }
 
 std::string message_json(std::string_view json) {
-  Json message = parse(json);
+  Json message = parse_document(json);
   if (!message.is_object()) return std::string(json);
   const auto encoded = message.find("payloadBase64");
   const std::string type = text_of(message, "contentType");
@@ -284,7 +228,7 @@ bool is_plain(std::string_view lines) {
 }  // namespace
 
 std::string payload_text(std::string_view json, bool pretty) {
-  const Json message = parse(json);
+  const Json message = parse_document(json);
   if (message.is_discarded()) return escape_for_terminal(json) + "\n";
   const Json payload = member(message, "payload");
   if (!message.is_object() || !message.contains("payload")) {

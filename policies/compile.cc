@@ -8,6 +8,7 @@
 #include "policies/decide.h"
 #include "policies/filters.h"
 #include "policies/layout.h"
+#include "policies/manifest_names.h"
 
 namespace kai {
 namespace {
@@ -217,6 +218,7 @@ Result<Compiled> compile(const Manifest& manifest, const Policy& policy, const P
   spec.set_manifest_json(manifest.json);
   spec.set_runner_protocol(manifest.runtime.protocol == Protocol::kRunner);
   spec.set_ephemeral(package.ephemeral);
+  spec.set_crypto(std::string(manifest::name_of<Crypto>(manifest::kCryptos, manifest.security.crypto)));
   set_network(spec, policy, decisions);
   set_mounts(spec, manifest, policy, package, decisions);
 

@@ -1,5 +1,5 @@
 // The specification's words for the enumerations of policies/manifest.h, in its order, and what follows from `entry`.
-// Internal to policies/manifest*.cc.
+// Internal to policies/manifest*.cc and compile.cc.
 #pragma once
 
 #include <array>

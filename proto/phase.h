@@ -34,13 +34,25 @@ enum class Phase {
   return "?";
 }
 
+/// The phase that an accepted Resume leads to.
+[[nodiscard]] constexpr Phase phase_after(klp::Resume::Phase resumed) {
+  switch (resumed) {
+    case klp::Resume::SERVING:
+      return Phase::kServing;
+    case klp::Resume::STOPPING:
+      return Phase::kClosing;
+    default:
+      return Phase::kAccepted;
+  }
+}
+
 /// Whether agent-host may say `kind` in `phase`.
 [[nodiscard]] constexpr bool legal_from_host(Phase phase, klp::Envelope::KindCase kind) {
   using E = klp::Envelope;
   switch (phase) {
     case Phase::kHello:
-      // A program that cannot be exec'd says so instead of a hello.
-      return kind == E::kHello || kind == E::kStartFailed;
+      // A program that cannot be exec'd says so instead of a hello. Resume: on a channel in the place of a lost one.
+      return kind == E::kHello || kind == E::kStartFailed || kind == E::kResume;
     case Phase::kAccepted:
       return kind == E::kRunnerHello || kind == E::kStarted || kind == E::kStartFailed || kind == E::kMessage ||
              kind == E::kLog || kind == E::kExit;
@@ -62,7 +74,7 @@ enum class Phase {
   using E = klp::Envelope;
   switch (phase) {
     case Phase::kHello:
-      return kind == E::kAccepted || kind == E::kRefused;
+      return kind == E::kAccepted || kind == E::kRefused || kind == E::kResumed;
     case Phase::kAccepted:
       return kind == E::kMessage || kind == E::kStop || kind == E::kSignal;
     case Phase::kServing:

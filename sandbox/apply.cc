@@ -20,8 +20,9 @@ Result<> forget_host_addresses(Setup&) {
   return {};
 }
 
-Result<> die_with_keeper(Setup&) {
-  if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) return errno_failure("prctl", "PR_SET_PDEATHSIG");
+Result<> die_with_keeper(Setup& setup) {
+  if (prctl(PR_SET_PDEATHSIG, setup.outlives_keeper ? 0 : SIGKILL) < 0)
+    return errno_failure("prctl", "PR_SET_PDEATHSIG");
   return {};
 }
 
@@ -46,6 +47,9 @@ constexpr std::array kSteps = {
          "in place of root, by the operator's grant: the host's files, with the program's own beside them"},
     Step{"descriptors", For::kEvery,
          [](Setup& setup) {
+           // Used up; their numbers are about to be those of others.
+           setup.v1_tasks.clear();
+           for (auto* mounts : {&setup.mounts, &setup.devices, &setup.host_entries}) mounts->clear();
            return settle_descriptors(setup.standard_input, setup.standard_output, setup.standard_error, setup.klp,
                                      setup.report);
          },
@@ -56,7 +60,9 @@ constexpr std::array kSteps = {
          "after the last privileged step; before the filter, which refuses capset"},
     Step{"no_new_privs", For::kEvery, [](Setup&) { return set_no_new_privs(); }, "the filter needs it (seccomp(2))"},
     Step{"parent_death", For::kEvery, die_with_keeper,
-         "after the last change of ids, which clears it; before the filter, which refuses to change it back"},
+         "after the last change of ids, which clears it; before the filter, which refuses to change it back. None for "
+         "one "
+         "that outlives its keeper, whose descriptors the service manager keeps"},
     Step{"landlock", For::kSandboxed, enter_landlock,
          "needs no_new_privs; after the root is built, as it names places in it; before the filter, which refuses it"},
     Step{"seccomp", For::kSandboxed,

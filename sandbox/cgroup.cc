@@ -217,6 +217,41 @@ Result<> AgentCgroup::limit(const spec::Cgroup& limits) const {
   return {};
 }
 
+Result<> AgentCgroup::open_events() {
+  std::string pids = v1_paths_.empty() ? v2_path_ : "";
+  for (const auto& [controller, path] : v1_paths_) {
+    if (controller == "pids") pids = path;
+    if (controller != "memory") continue;
+    auto event = watch_oom(path);
+    if (!event) return tl::unexpected(event.error());
+    oom_event_ = std::move(*event);
+  }
+  auto events = watch_events(pids + "/pids.events");
+  if (!events) return tl::unexpected(events.error());
+  pids_event_ = std::move(*events);
+  return {};
+}
+
+Result<> AgentCgroup::freeze(bool frozen) const {
+  return write_file(v2_path_ + "/cgroup.freeze", frozen ? "1" : "0");
+}
+
+bool AgentCgroup::frozen() const {
+  return read_keyed(v2_path_ + "/cgroup.events", "frozen") == 1;
+}
+
+Result<Fd> AgentCgroup::watch_frozen() const {
+  return watch_events(v2_path_ + "/cgroup.events");
+}
+
+std::vector<std::string> AgentCgroup::places() const {
+  std::vector<std::string> places = {v2_path_};
+  for (const auto& [controller, path] : v1_paths_) {
+    if (std::find(places.begin(), places.end(), path) == places.end()) places.push_back(path);
+  }
+  return places;
+}
+
 Result<> AgentCgroup::kill() const {
   return write_file(v2_path_ + "/cgroup.kill", "1");
 }
@@ -235,7 +270,7 @@ Result<> AgentCgroup::remove() {
 
 const char* CgroupTree::backend_name() const {
   constexpr std::array kNames = {"none", "v2", "hybrid"};
-  return kNames[static_cast<std::size_t>(backend_)];
+  return kNames[static_cast<std::size_t>(places_.backend)];
 }
 
 // An own leaf for the keeper where its group is its alone (a delegated unit): processes may only stand in leaves when
@@ -243,27 +278,27 @@ const char* CgroupTree::backend_name() const {
 Result<> CgroupTree::open_v2(const std::string& name, bool root, const std::string& own) {
   const bool at_top = access((own + "/cgroup.type").c_str(), F_OK) < 0;  // the root group has no such file
   if (!at_top && only_this_process(own)) {
-    v2_keeper_ = join(own, "keeper");
-    if (auto done = make_group(v2_keeper_); !done) return done;
-    if (auto done = write_file(v2_keeper_ + "/cgroup.procs", "0"); !done) return done;
-    v2_base_ = join(own, name);
+    places_.v2_keeper = join(own, "keeper");
+    if (auto done = make_group(places_.v2_keeper); !done) return done;
+    if (auto done = write_file(places_.v2_keeper + "/cgroup.procs", "0"); !done) return done;
+    places_.v2_base = join(own, name);
   } else if (root) {
     std::string top = own;
     while (access((top + "/cgroup.type").c_str(), F_OK) == 0) top.resize(top.rfind('/'));
-    v2_base_ = join(top, name);
+    places_.v2_base = join(top, name);
   } else {
     return failure("the group of this process holds other processes and is not delegated:", own);
   }
-  if (auto done = make_group(v2_base_); !done) return done;
-  const std::string parent = v2_base_.substr(0, v2_base_.rfind('/'));
+  if (auto done = make_group(places_.v2_base); !done) return done;
+  const std::string parent = places_.v2_base.substr(0, places_.v2_base.rfind('/'));
   if (auto done = write_file(parent + "/cgroup.subtree_control", "+memory +cpu +pids"); !done) return done;
-  if (auto done = write_file(v2_base_ + "/cgroup.subtree_control", "+memory +cpu +pids"); !done) return done;
-  if (auto done = write_file(join(v2_base_, "cpu.weight"), kWeight); !done) return done;
+  if (auto done = write_file(places_.v2_base + "/cgroup.subtree_control", "+memory +cpu +pids"); !done) return done;
+  if (auto done = write_file(join(places_.v2_base, "cpu.weight"), kWeight); !done) return done;
   // Only where the kernel has it: without, disks are shared by whoever asks.
   (void)write_file(parent + "/cgroup.subtree_control", "+io");
-  weighs_io_ = write_file(join(v2_base_, "io.weight"), kWeight).has_value() ||
-               write_file(join(v2_base_, "io.bfq.weight"), kWeight).has_value();
-  backend_ = Backend::kV2;
+  places_.weighs_io = write_file(join(places_.v2_base, "io.weight"), kWeight).has_value() ||
+                      write_file(join(places_.v2_base, "io.bfq.weight"), kWeight).has_value();
+  places_.backend = Backend::kV2;
   return {};
 }
 
@@ -272,9 +307,9 @@ void CgroupTree::open_v1_io(const std::string& name, const std::string& place) {
   if (!any_disk_has_bfq()) return;
   const std::string base = join(place, name);
   if (!make_group(base)) return;
-  weighs_io_ = write_file(base + "/blkio.bfq.weight", kWeight).has_value();
-  if (weighs_io_)
-    v1_io_base_ = base;
+  places_.weighs_io = write_file(base + "/blkio.bfq.weight", kWeight).has_value();
+  if (places_.weighs_io)
+    places_.v1_io_base = base;
   else
     (void)rmdir(base.c_str());
 }
@@ -298,11 +333,11 @@ Result<> CgroupTree::open_v1(const std::string& name) {
     }
   }
   if (const Hierarchy* io = found->with("blkio")) open_v1_io(name, place(*io));
-  v2_base_ = join(place(*found->v2), name);
-  if (auto done = make_group(v2_base_); !done) return done;
-  sweep(v2_base_);
-  v1_bases_ = std::move(bases);
-  backend_ = Backend::kHybrid;
+  places_.v2_base = join(place(*found->v2), name);
+  if (auto done = make_group(places_.v2_base); !done) return done;
+  sweep(places_.v2_base);
+  places_.v1_bases = std::move(bases);
+  places_.backend = Backend::kHybrid;
   return {};
 }
 
@@ -313,24 +348,30 @@ CgroupTree CgroupTree::open(const std::string& name, bool root) {
   if (opened && found->v2) {
     std::string top = found->v2->mount;
     opened = has_controllers(top) ? tree.open_v2(name, root, place(*found->v2)) : tree.open_v1(name);
-    if (opened && tree.backend_ == Backend::kV2) sweep(tree.v2_base_);
+    if (opened && tree.places_.backend == Backend::kV2) sweep(tree.places_.v2_base);
   } else if (opened) {
     opened = failure("no cgroup2 is mounted");
   }
   if (!opened) {
     tree.remove();
-    tree.backend_ = Backend::kNone;
-    tree.why_none_ = opened.error().message();
+    tree.places_.backend = Backend::kNone;
+    tree.places_.why_none = opened.error().message();
   }
+  return tree;
+}
+
+CgroupTree CgroupTree::take_over(Places places) {
+  CgroupTree tree;
+  tree.places_ = std::move(places);
   return tree;
 }
 
 Result<AgentCgroup> CgroupTree::create(const std::string& leaf) const {
   AgentCgroup group;
   const auto build = [&]() -> Result<> {
-    group.v2_path_ = join(v2_base_, leaf);
+    group.v2_path_ = join(places_.v2_base, leaf);
     if (mkdir(group.v2_path_.c_str(), 0755) < 0) return errno_failure("mkdir", group.v2_path_);
-    for (const auto& [controller, base] : v1_bases_) {
+    for (const auto& [controller, base] : places_.v1_bases) {
       const std::string path = join(base, leaf);
       // Two controllers of one hierarchy share the group; one that was there before is not ours to use.
       const bool shared = std::any_of(group.v1_paths_.begin(), group.v1_paths_.end(),
@@ -340,25 +381,12 @@ Result<AgentCgroup> CgroupTree::create(const std::string& leaf) const {
       if (shared) continue;
       group.v1_tasks_.emplace_back(::open((path + "/tasks").c_str(), O_WRONLY | O_CLOEXEC));
       if (!group.v1_tasks_.back()) return errno_failure("open", path + "/tasks");
-      if (controller == "pids") {
-        auto events = watch_events(path + "/pids.events");
-        if (!events) return tl::unexpected(events.error());
-        group.pids_event_ = std::move(*events);
-      }
-      if (controller != "memory") continue;
-      auto event = watch_oom(path);
-      if (!event) return tl::unexpected(event.error());
-      group.oom_event_ = std::move(*event);
     }
-    if (!v1_io_base_.empty()) {
-      group.v1_tasks_.emplace_back(::open((v1_io_base_ + "/tasks").c_str(), O_WRONLY | O_CLOEXEC));
-      if (!group.v1_tasks_.back()) return errno_failure("open", v1_io_base_ + "/tasks");
+    if (!places_.v1_io_base.empty()) {
+      group.v1_tasks_.emplace_back(::open((places_.v1_io_base + "/tasks").c_str(), O_WRONLY | O_CLOEXEC));
+      if (!group.v1_tasks_.back()) return errno_failure("open", places_.v1_io_base + "/tasks");
     }
-    if (v1_bases_.empty()) {
-      auto pids = watch_events(group.v2_path_ + "/pids.events");
-      if (!pids) return tl::unexpected(pids.error());
-      group.pids_event_ = std::move(*pids);
-    }
+    if (auto done = group.open_events(); !done) return done;
     group.v2_.reset(::open(group.v2_path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     return group.v2_ ? Result<>{} : errno_failure("open", group.v2_path_);
   };
@@ -369,20 +397,28 @@ Result<AgentCgroup> CgroupTree::create(const std::string& leaf) const {
   return group;
 }
 
+Result<AgentCgroup> CgroupTree::reopen(const std::string& leaf) const {
+  AgentCgroup group;
+  group.v2_path_ = join(places_.v2_base, leaf);
+  for (const auto& [controller, base] : places_.v1_bases) group.v1_paths_.emplace_back(controller, join(base, leaf));
+  if (auto done = group.open_events(); !done) return tl::unexpected(done.error());
+  return group;
+}
+
 void CgroupTree::remove() {
-  for (const auto& [controller, path] : v1_bases_) (void)rmdir(path.c_str());
-  if (!v1_io_base_.empty()) (void)rmdir(v1_io_base_.c_str());
-  if (!v2_base_.empty()) (void)rmdir(v2_base_.c_str());
-  if (!v2_keeper_.empty()) {
+  for (const auto& [controller, path] : places_.v1_bases) (void)rmdir(path.c_str());
+  if (!places_.v1_io_base.empty()) (void)rmdir(places_.v1_io_base.c_str());
+  if (!places_.v2_base.empty()) (void)rmdir(places_.v2_base.c_str());
+  if (!places_.v2_keeper.empty()) {
     // The leaf is empty only when this process has left it, which a group with controllers does not let it.
-    const std::string own = v2_keeper_.substr(0, v2_keeper_.rfind('/'));
+    const std::string own = places_.v2_keeper.substr(0, places_.v2_keeper.rfind('/'));
     (void)write_file(own + "/cgroup.subtree_control", "-memory -cpu -pids");
-    if (write_file(own + "/cgroup.procs", "0")) (void)rmdir(v2_keeper_.c_str());
+    if (write_file(own + "/cgroup.procs", "0")) (void)rmdir(places_.v2_keeper.c_str());
   }
-  v1_bases_.clear();
-  v1_io_base_.clear();
-  v2_base_.clear();
-  v2_keeper_.clear();
+  places_.v1_bases.clear();
+  places_.v1_io_base.clear();
+  places_.v2_base.clear();
+  places_.v2_keeper.clear();
 }
 
 }  // namespace kai::sandbox

@@ -55,6 +55,15 @@ class AgentCgroup {
   [[nodiscard]] CgroupUsage usage() const;
   /// The tree's processes as they are now, at most some thousands.
   [[nodiscard]] std::vector<pid_t> processes() const;
+  /// Stops every process of the tree where it stands, or lets it go on; frozen() says when the kernel has done it.
+  Result<> freeze(bool frozen) const;
+  [[nodiscard]] bool frozen() const;
+  /// EPOLLPRI when that may have changed; until it is read again (pread at 0) it stays ready.
+  [[nodiscard]] Result<Fd> watch_frozen() const;
+  /// The last part of its directories' paths, which all share.
+  [[nodiscard]] std::string name() const { return v2_path_.substr(v2_path_.rfind('/') + 1); }
+  /// Its directories, the v2 one first.
+  [[nodiscard]] std::vector<std::string> places() const;
   /// SIGKILL to every process in the tree (cgroup.kill, Linux 5.14).
   Result<> kill() const;
   /// rmdir(2) of every group; EBUSY: call again later.
@@ -62,6 +71,8 @@ class AgentCgroup {
 
  private:
   friend class CgroupTree;
+  Result<> open_events();
+
   std::string v2_path_;
   std::vector<std::pair<std::string, std::string>> v1_paths_;  // controller, path
   Fd v2_;
@@ -74,20 +85,37 @@ class CgroupTree {
  public:
   enum class Backend { kNone, kV2, kHybrid };
 
+  /// Where the groups are.
+  struct Places {
+    Backend backend = Backend::kNone;
+    std::string why_none;
+    bool weighs_io = false;
+    std::string v1_io_base;  ///< shared by all agents; empty: none
+    std::string v2_base;
+    std::string v2_keeper;  ///< leaf that the keeper moved itself to; empty: it stayed where it was
+    std::vector<std::pair<std::string, std::string>> v1_bases;  ///< controller, path
+  };
+
   /// Looks at /proc/self/cgroup and mountinfo, makes the base groups, and sweeps what an earlier kaid of the same
   /// `name` left. Backend kNone, with the reason in why_none(), where this process may not make groups with all
   /// controllers.
   static CgroupTree open(const std::string& name, bool root);
 
-  [[nodiscard]] Backend backend() const { return backend_; }
+  /// One that exists, with agents in it: nothing is made, swept or moved.
+  static CgroupTree take_over(Places places);
+  [[nodiscard]] const Places& places() const { return places_; }
+
+  [[nodiscard]] Backend backend() const { return places_.backend; }
   [[nodiscard]] const char* backend_name() const;
-  [[nodiscard]] const std::string& why_none() const { return why_none_; }
+  [[nodiscard]] const std::string& why_none() const { return places_.why_none; }
   /// All agents together have half the weight of others at the disks. False where the kernel or the disks' schedulers
   /// do not know weights; at the processors they have it always.
-  [[nodiscard]] bool weighs_io() const { return weighs_io_; }
+  [[nodiscard]] bool weighs_io() const { return places_.weighs_io; }
 
   /// Makes the groups of one agent, without limits yet: this is the slow part, and can be done ahead of a start.
   Result<AgentCgroup> create(const std::string& leaf) const;
+  /// The groups of an agent that runs in them, as create() named them.
+  [[nodiscard]] Result<AgentCgroup> reopen(const std::string& leaf) const;
   /// Removes the base groups: at the end, when every agent's group is gone.
   void remove();
 
@@ -96,13 +124,7 @@ class CgroupTree {
   Result<> open_v1(const std::string& name);
   void open_v1_io(const std::string& name, const std::string& place);
 
-  Backend backend_ = Backend::kNone;
-  std::string why_none_;
-  bool weighs_io_ = false;
-  std::string v1_io_base_;  // shared by all agents; empty: none
-  std::string v2_base_;
-  std::string v2_keeper_;  // leaf that the keeper moved itself to; empty: it stayed where it was
-  std::vector<std::pair<std::string, std::string>> v1_bases_;  // controller, path
+  Places places_;
 };
 
 }  // namespace kai::sandbox

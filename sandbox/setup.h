@@ -19,7 +19,7 @@ inline constexpr std::uint32_t kAgentGid = 1000;
 
 /// The descriptor numbers of a finished sandbox, beside 0 to 2.
 inline constexpr int kKlpFd = 3;
-inline constexpr int kReportFd = 4;  ///< to the keeper; closed when verified
+inline constexpr int kReportFd = 4;  ///< to the keeper; kept by agent-host for its word of a new KLP socket
 
 /// Inode numbers of /proc/self/ns/*, to tell afterwards that each namespace is another one.
 struct NamespaceIds {
@@ -36,6 +36,7 @@ struct Setup {
   std::vector<PreparedMount> devices;       ///< /dev/null and its kin
   std::vector<PreparedMount> host_entries;  ///< of an unsandboxed agent: what stands in the host's /
   bool drop_groups = false;                 ///< the id range lets supplementary groups be dropped
+  bool outlives_keeper = false;             ///< no parent-death signal: the service manager keeps its descriptors
   NamespaceIds host;                        ///< the keeper's namespaces
   std::vector<std::string> degraded;        ///< out: layers that are missing, as the spec lets them
 };

@@ -76,7 +76,8 @@ Result<> verify_process(const Setup& setup) {
   if (getsid(0) != getpid()) return broken("own session", std::to_string(getsid(0)));
   if (prctl(PR_GET_DUMPABLE) != 0) return broken("not dumpable");
   int death_signal = 0;
-  if (prctl(PR_GET_PDEATHSIG, &death_signal) < 0 || death_signal != SIGKILL) return broken("death with the keeper");
+  const int wanted = setup.outlives_keeper ? 0 : SIGKILL;
+  if (prctl(PR_GET_PDEATHSIG, &death_signal) < 0 || death_signal != wanted) return broken("death with the keeper");
   constexpr int kSecureBits = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP_LOCKED |
                               SECBIT_KEEP_CAPS_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
   if ((prctl(PR_GET_SECUREBITS) & kSecureBits) != kSecureBits) return broken("locked securebits");
@@ -134,8 +135,8 @@ Result<> verify_mounts() {
   return {};
 }
 
-// 0 to 4 and nothing else; and none of those is the filter's listener, with which an agent could answer its own
-// denials.
+// 0 to 4 and nothing else, the socket to the keeper the last of them; and none of those is the filter's listener, with
+// which an agent could answer its own denials.
 Result<> verify_descriptors() {
   const std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir("/proc/self/fd"), closedir);
   if (!directory) return errno_failure("opendir", "/proc/self/fd");

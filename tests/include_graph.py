@@ -15,17 +15,18 @@ import tempfile
 # Room → rooms whose headers it may include, beside its own. A room is the longest key that its path starts with.
 ROOMS = {
     "base": [],
+    "audit": ["base"],
     "proto": ["base"],
     "policies": ["proto", "base"],
     "sandbox": ["proto", "base"],
     "agent-host": ["sandbox", "proto", "base"],
     "supervisor/keeper": ["policies", "sandbox", "proto", "base"],
-    "supervisor/control": ["policies", "proto", "base"],
+    "supervisor/control": ["policies", "audit", "proto", "base"],
     "supervisor/doctor": ["base"],
-    "kaictl": ["proto", "base"],  # doctor is a program of its own
+    "kaictl": ["audit", "proto", "base"],  # doctor is a program of its own
     "sdk": [],
     "examples": ["sdk"],
-    "bench": ["policies", "proto", "base"],
+    "bench": ["supervisor/control", "policies", "proto", "base"],
     "tests": None,  # tests may look at everything
 }
 
@@ -40,6 +41,7 @@ LIBRARIES = {
     "libuv": ("uv.h", "uv/"),
     "sqlite": ("sqlite3.h",),
     "libsodium": ("sodium.h", "sodium/"),
+    "libsecp256k1": ("secp256k1.h",),
     "libarchive": ("archive.h", "archive_entry.h"),
     "CLI11": ("CLI/",),
     "doctest": ("doctest/",),
@@ -50,12 +52,14 @@ LIBRARIES = {
 # anything that runs beside an agent, and no general JSON parser in agent-host.
 ROOM_LIBRARIES = {
     "base": {"tl-expected"},
+    "audit": {"tl-expected", "libsodium", "nlohmann-json"},
     "proto": {"tl-expected", "protobuf"},
     "policies": {"tl-expected", "protobuf", "yaml-cpp", "nlohmann-json", "libseccomp"},
     "sandbox": {"tl-expected", "protobuf", "libcap"},
-    "agent-host": {"tl-expected", "protobuf"},
+    "agent-host": {"tl-expected", "protobuf", "libsodium", "libsecp256k1"},
     "supervisor/keeper": {"tl-expected", "protobuf", "libcap", "yaml-cpp"},
-    "supervisor/control": {"tl-expected", "protobuf", "nlohmann-json", "libuv", "sqlite", "libsodium", "libarchive"},
+    "supervisor/control": {"tl-expected", "protobuf", "nlohmann-json", "libuv", "sqlite", "libsodium", "libsecp256k1",
+                           "libarchive"},
     "supervisor/doctor": {"tl-expected", "nlohmann-json"},
     "kaictl": {"tl-expected", "protobuf", "nlohmann-json", "CLI11", "libarchive"},
     "sdk": {"nlohmann-json"},

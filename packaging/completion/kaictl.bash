@@ -9,14 +9,20 @@ _kaictl_ids() {
 
 _kaictl() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}
-  local commands='register unregister list status start stop restart terminate send logs run policy reload doctor version'
+  local commands='register unregister list status start stop restart terminate send logs events run
+    quarantine recover audit policy reload doctor version'
   local global='--socket --output -o --help --version'
   local command='' socket='' at
   local -A options=(
     [register]='--timeout' [unregister]='--timeout' [list]='--timeout' [status]='--timeout'
     [start]='--timeout --no-wait' [stop]='--timeout --no-wait' [restart]='--timeout --no-wait'
     [terminate]='--purge --timeout' [send]='--timeout' [logs]='--follow -f --lines -n --since --timeout'
-    [run]='--manifest --policy --env --mount --' ['policy check']='--timeout' ['policy explain']='--connect --timeout' [reload]='--timeout' [doctor]='' [version]='--timeout'
+    [events]='--follow -f --lines -n --timeout' [quarantine]='--reason --type --severity --timeout'
+    ['quarantine show']='--timeout' [recover]='--force --timeout' ['audit list']='--lines -n --timeout'
+    ['audit export']='--file --timeout' ['audit verify']='--file --key --checkpoint --timeout'
+    ['audit prove']='--checkpoint --timeout' ['audit checkpoint']='--timeout' ['audit rotate-key']='--timeout'
+    [run]='--manifest --policy --env --mount --' ['policy check']='--timeout'
+    ['policy explain']='--connect --timeout' [reload]='--timeout' [doctor]='' [version]='--timeout'
   )
   COMPREPLY=()
 
@@ -26,15 +32,22 @@ _kaictl() {
       -o | --output) ((at++)) ;;
       --) [[ $command != run ]] || return 0 ;;
       -*) ;;
-      check | explain) [[ $command != policy ]] || command+=" ${COMP_WORDS[at]}" ;;
-      *) [[ -n $command ]] || command=${COMP_WORDS[at]} ;;
+      *)
+        if [[ -z $command ]]; then
+          command=${COMP_WORDS[at]}
+        elif [[ -n ${options["$command ${COMP_WORDS[at]}"]+there} ]]; then
+          command+=" ${COMP_WORDS[at]}"
+        fi
+        ;;
     esac
   done
 
   case $previous in
     -o | --output) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
-    --socket | --manifest | --mount) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
-    --timeout | --connect | --since | --lines | -n | --policy | --env) return ;;
+    --socket | --manifest | --mount | --file | --key | --checkpoint) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+    --type) mapfile -t COMPREPLY < <(compgen -W 'crash resource_abuse security_violation manual' -- "$current"); return ;;
+    --severity) mapfile -t COMPREPLY < <(compgen -W 'low medium high critical' -- "$current"); return ;;
+    --timeout | --connect | --since | --lines | -n | --policy | --env | --reason) return ;;
   esac
   if [[ -z $command ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$commands $global" -- "$current")
@@ -42,11 +55,15 @@ _kaictl() {
     mapfile -t COMPREPLY < <(compgen -W "${options[$command]} $global" -- "$current")
   elif [[ $command == policy ]]; then
     mapfile -t COMPREPLY < <(compgen -W 'check explain' -- "$current")
+  elif [[ $command == audit ]]; then
+    mapfile -t COMPREPLY < <(compgen -W 'list export verify prove checkpoint rotate-key' -- "$current")
+  elif [[ $command == quarantine ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "show $(_kaictl_ids "$socket")" -- "$current")
   elif [[ $command == policy* ]]; then
     mapfile -t COMPREPLY < <(compgen -f -- "$current"; [[ $command != 'policy explain' ]] || compgen -W "$(_kaictl_ids "$socket")" -- "$current")
   elif [[ $command == register ]]; then
     mapfile -t COMPREPLY < <(compgen -f -- "$current")
-  elif [[ $command =~ ^(unregister|status|start|stop|restart|terminate|send|logs)$ ]]; then
+  elif [[ $command =~ ^(unregister|status|start|stop|restart|terminate|send|logs|events|recover|quarantine\ show|audit\ (list|export))$ ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$(_kaictl_ids "$socket")" -- "$current")
   fi
 }

@@ -115,7 +115,7 @@ export interface KLPMessage<Payload = any> {
 
 export interface KLPMetadata {
   priority?: 'low' | 'normal' | 'high' | 'urgent';
-  /** Seconds. */
+  /** Whole seconds. */
   ttl?: number;
   /** W3C Trace Context. */
   traceparent?: string;
@@ -161,7 +161,10 @@ export type MaybePromise<T> = T | Promise<T>;
 export interface AgentLifecycleHooks {
   onInit(): MaybePromise<void>;
   onStart(): MaybePromise<void>;
-  /** The value is the payload of the response (a Uint8Array goes as bytes), or a whole KLPMessage, as reply() makes. */
+  /**
+   * The value is the payload of the response (a Uint8Array goes as bytes), or a whole KLPMessage, as reply() makes.
+   * Events of topics that the agent may read come here too (`msg.type` is 'event'); their value is ignored.
+   */
   onMessage(msg: KLPMessage): MaybePromise<KLPMessage | unknown>;
   onUpgrade?(oldVersion: string): MaybePromise<void>;
   onShutdown(): MaybePromise<void>;
@@ -205,10 +208,19 @@ export interface AgentContext {
   readonly limits: AgentLimits;
   readonly memory: AgentMemory;
   readonly log: AgentLog;
-  /** Asks another agent; the promise is the payload of its response. Rejects with an AgentError. */
-  send(to: string, capability: string, payload?: unknown, options?: { timeoutMs?: number }): Promise<any>;
-  /** Publishes to `topic:AGENT.NAME`. */
-  emit(name: string, data?: unknown): Promise<void>;
+  /**
+   * Asks another agent; the promise is the payload of its response. Rejects with an AgentError; one that is `retryable`
+   * (UNAVAILABLE while kaid restarts, BUSY, TIMEOUT …) may be tried again. To `topic:NAME` it publishes: the capability is
+   * left out of account, and the promise is null once it is sent.
+   */
+  send(to: string, capability: string, payload?: unknown, options?: SendOptions): Promise<any>;
+  /** Publishes to `topic:AGENT.NAME`; the promise is kept once it is sent. A refusal (DENIED) is a line of the log. */
+  emit(name: string, data?: unknown, options?: KLPMetadata): Promise<void>;
+}
+
+export interface SendOptions extends KLPMetadata {
+  /** How long to wait for the answer. */
+  timeoutMs?: number;
 }
 
 export interface AgentLimits {

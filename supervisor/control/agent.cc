@@ -1,10 +1,6 @@
 #include "supervisor/control/agent.h"
 
-#include <algorithm>
-#include <random>
-
 #include "base/text.h"
-#include "supervisor/control/router.h"
 
 namespace kai {
 namespace {
@@ -29,8 +25,21 @@ Agent::Agent(Environment& environment, RegisteredAgent row, Manifest manifest)
       policy_(environment.policies.for_agent(row_.id)),
       state_(state_at_rest(row_.state)),
       restart_policy_(*policy_),
-      denials_(environment.loop, environment.log, row_.id, [this] { too_many_denials(); }),
-      backoff_timer_(environment.loop) {}
+      denials_(environment.loop, environment.log, environment.audit, row_.id,
+               [this](bool mostly_limits) { too_many_denials(mostly_limits); }),
+      backoff_timer_(environment.loop) {
+  if (state_ != State::kQuarantined) return;
+  auto record = parse_quarantine(row_.quarantine);
+  check(record ? Result<>{} : tl::unexpected(record.error()));
+  // What cannot be read keeps it out of service all the same.
+  quarantine_ = record ? std::move(*record)
+                       : QuarantineRecord{{QuarantineType::kManual, Severity::kCritical,
+                                           "its record of quarantine cannot be read", iso_now()},
+                                          iso_now(),
+                                          0,
+                                          0,
+                                          {}};
+}
 
 Outcome<> Agent::start() {
   // Of one that runs already, start changes nothing: its crashes count on.
@@ -69,6 +78,10 @@ Outcome<> Agent::restart() {
 }
 
 Outcome<> Agent::terminate() {
+  if (state_ == State::kQuarantined && end_isolated(Event::kTerminate)) {
+    set_desired(Desired::kStopped);
+    return {};
+  }
   const auto taken = apply(Event::kTerminate);
   if (taken) set_desired(Desired::kStopped);
   return taken;
@@ -76,10 +89,13 @@ Outcome<> Agent::terminate() {
 
 void Agent::start_at_boot() {
   automatic_ = true;
+  operator_uid_.reset();
   static_cast<void>(apply(Event::kStart));
 }
 
 void Agent::shut_down() {
+  operator_uid_.reset();
+  if (state_ == State::kQuarantined && instance_) return instance_->kill();
   static_cast<void>(apply(Event::kStop));
 }
 
@@ -93,26 +109,48 @@ void Agent::set_desired(Desired desired) {
 
 Outcome<> Agent::apply(Event event) {
   const Transition decided = transition(state_, event);
-  if (!decided.refused.empty()) {
-    return refuse(std::string(decided.refused), "agent '" + row_.id + "' is " + std::string(to_string(state_)),
-                  event == Event::kUnregister ? "Stop it first: kaictl stop " + row_.id : "");
-  }
+  if (!decided.refused.empty()) return refused(decided.refused, event);
   if (decided.impossible) return {};
+  if (event == Event::kRecover) {
+    recovering_ = true;
+    restart_policy_.reset();
+    resource_ends_.clear();
+  }
+  if (event == Event::kReady && recovering_ && decided.next == State::kRunning) leave_quarantine();
   enter(decided.next);
+  // Recorded before it takes effect.
+  environment_.audit.flush();
   for (const Effect effect : decided.effects) carry_out(effect);
   settle();
   return {};
+}
+
+Outcome<> Agent::refused(std::string_view code, Event event) const {
+  std::string why = "agent '" + row_.id + "' is " + std::string(to_string(state_));
+  std::string hint;
+  if (event == Event::kUnregister) hint = "Stop it first: kaictl stop " + row_.id;
+  if (event == Event::kRecover) why += ", not quarantined";
+  if (code == "QUARANTINED") {
+    why += ": " + quarantine_->reason.description;
+    hint = "See 'kaictl quarantine show " + row_.id + "'; when its fault is mended: kaictl recover " + row_.id;
+  }
+  return refuse(std::string(code), why, hint);
 }
 
 void Agent::enter(State state) {
   if (state == state_) return;
   const State from = std::exchange(state_, state);
   if (from == State::kBackoff) backoff_timer_.stop();
+  if (state == State::kQuarantined) begin_quarantine();
+  if (state == State::kTerminated && quarantine_) {
+    quarantine_.reset();
+    save_quarantine();
+  }
   if (at_rest(state)) {
     row_.state = to_string(state);
     check(environment_.registry.set_state(row_.id, row_.state));
   }
-  log_transition(from);
+  report_transition(from);
 }
 
 void Agent::carry_out(Effect effect) {
@@ -123,6 +161,8 @@ void Agent::carry_out(Effect effect) {
       return spawn();
     case Effect::kStopInstance:
       return instance_->stop(policy().deadlines.stop);
+    case Effect::kIsolate:
+      return isolate();
     case Effect::kArmBackoff:
       return arm_backoff();
     case Effect::kThenStart:
@@ -171,151 +211,37 @@ bool Agent::policies_changed() {
   return !is || !was || was->spec.SerializeAsString() != is->spec.SerializeAsString();
 }
 
-void Agent::spawn() {
-  ++life_;
-  start_asked_at_ = monotonic_ms();
-  const auto sandbox = prepared();
-  if (!sandbox) return refuse_spawn(sandbox.error().message());
-  output_ = std::make_unique<OutputPipes>(environment_.loop, environment_.log, row_.id, policy_->limits.log_lines);
-  auto descriptors = output_->open();
-  if (!descriptors) return refuse_spawn(descriptors.error().message());
-  instance_ = std::make_unique<Instance>(environment_.loop, environment_.keeper, **sandbox, row_.uid_slot,
-                                         std::move(*descriptors), denials_, instance_handlers());
+void Agent::report(LogLevel level, std::string_view event, std::string_view message,
+                   std::initializer_list<LogField> fields) {
+  environment_.log.write(level, row_.id, event, message, fields);
+  std::vector<LogField> recorded = {{"state", to_string(state_)}};
+  recorded.insert(recorded.end(), fields.begin(), fields.end());
+  if (operator_uid_) recorded.emplace_back("operatorUid", *operator_uid_);
+  environment_.audit.append(row_.id, event, fields_json(message, recorded));
 }
 
-// The table is in the middle of kStart: the end comes when it is through.
-void Agent::refuse_spawn(const std::string& why) {
-  End end;
-  end.cause = Cause::kSetup;
-  end.message = "its sandbox could not be described: " + why;
-  end.hopeless = true;
-  environment_.loop.defer([this, alive = std::weak_ptr(alive_), end] {
-    if (!alive.expired()) on_ended(end);
-  });
-}
-
-Instance::Handlers Agent::instance_handlers() {
-  Instance::Handlers handlers;
-  handlers.activated = [this] { on_activated(); };
-  handlers.started = [this] { on_started(); };
-  handlers.message = [this](klp::Message&& message) { on_message(message); };
-  handlers.log = [this](const klp::AgentLog& log) {
-    output_->log(parse_log_level(log.level()).value_or(LogLevel::kInfo), log.message(), log.fields_json());
-  };
-  handlers.health = [this](klp::HealthReport&& report) {
-    if (health_) health_->report(std::move(report));
-  };
-  handlers.ended = [this](const End& end) { on_ended(end); };
-  return handlers;
-}
-
-void Agent::on_activated() {
-  environment_.log.write(LogLevel::kInfo, row_.id, "activated", "its sandbox is verified and its hello accepted",
-                         {{"pid", instance_->pid()}, {"setupUs", instance_->setup_us()}});
-  log_layers(environment_.log, row_.id, *instance_);
-}
-
-void Agent::too_many_denials() {
-  const QuarantineRules& rules = policy().quarantine;
-  environment_.log.write(LogLevel::kError, row_.id, "security_violation",
-                         "it met its threshold of denials; it runs on, as quarantine is not in this version: see "
-                         "'kaictl logs " +
-                             row_.id + "', and stop it if this is not meant",
-                         {{"denials", rules.denials},
-                          {"windowMs", rules.denial_window.count()},
-                          {"rule", policy().rule("quarantine.denials")}});
-}
-
-void Agent::on_started() {
-  up_since_ = monotonic_ms();
-  health_ = std::make_unique<HealthMonitor>(environment_.loop, *instance_, policy().health);
-  static_cast<void>(apply(Event::kReady));
-}
-
-void Agent::on_message(const klp::Message& message) {
-  environment_.log.write(LogLevel::kDebug, row_.id, "message_sent", "",
-                         {{"to", message.to()}, {"id", message.id()}, {"bytes", message.payload().size()}});
-  environment_.router->route(*this, message);
-}
-
-void Agent::on_ended(const End& end) {
-  last_end_ = end;
-  row_.last_end = to_json(end);
-  check(environment_.registry.set_last_end(row_.id, row_.last_end));
-  if (output_) output_->finish();
-  denials_.finish();
-  if (instance_ && instance_->channel() != nullptr) {
-    const bool asked = state_ == State::kStopping || end.clean();
-    instance_->channel()->fail_all({asked ? "NOT_RUNNING" : "AGENT_CRASHED",
-                                    "agent '" + row_.id + "' ended before it answered: " + end.message,
-                                    {},
-                                    {},
-                                    !asked});
-  }
-  const Event event = judge(end);
-  // Whoever waits for its health is answered when the new state stands.
-  const auto health = std::move(health_);
-  if (instance_) last_degraded_ = instance_->degraded();
-  instance_.reset();
-  static_cast<void>(apply(event));
-  up_since_ = 0;
-}
-
-Event Agent::judge(const End& end) {
-  if (state_ == State::kStopping || end.clean()) return Event::kEnded;
-  const std::int64_t now = monotonic_ms();
-  const bool came_up = state_ == State::kRunning;
-  restart_policy_.crashed(now, std::chrono::milliseconds(came_up ? now - up_since_ : 0));
-  if (end.cause == Cause::kHelloRefused) {
-    environment_.log.write(LogLevel::kError, row_.id, "security_violation", end.message);
-    return Event::kGaveUp;
-  }
-  environment_.log.write(LogLevel::kError, row_.id, "kai.crashed", end.message,
-                         {{"cause", to_string(end.cause)}, {"crashes", restart_policy_.crashes(now)}});
-  // A start that an operator waits for fails at once, with its reason.
-  if (!came_up && !automatic_) return Event::kGaveUp;
-  if (end.hopeless) return Event::kGaveUp;
-  if (!policy_->auto_restart) return Event::kGaveUp;
-  if (!restart_policy_.exhausted(now)) return Event::kCrashed;
-  environment_.log.write(LogLevel::kError, row_.id, "error",
-                         "it crashed more than maxCrashes times within crashWindow and is not started again; "
-                         "when its fault is mended: kaictl start " +
-                             row_.id,
-                         {{"maxCrashes", policy_->max_crashes}, {"crashWindowMs", policy_->crash_window.count()}});
-  return Event::kGaveUp;
-}
-
-void Agent::arm_backoff() {
-  thread_local std::minstd_rand random{std::random_device{}()};
-  const auto delay = restart_policy_.delay(std::uniform_real_distribution<double>(0, 1)(random));
-  environment_.log.write(LogLevel::kInfo, row_.id, "kai.backoff", "it is started again after a pause",
-                         {{"delayMs", delay.count()}, {"crashes", crashes()}});
-  backoff_timer_.start(delay, [this] {
-    automatic_ = true;
-    ++restarts_;
-    static_cast<void>(apply(Event::kBackoffOver));
-  });
-}
-
-void Agent::log_transition(State from) {
-  Log& log = environment_.log;
+void Agent::report_transition(State from) {
   switch (state_) {
     case State::kStarting:
-      return log.write(LogLevel::kInfo, row_.id, "kai.starting", "its sandbox is being made",
-                       {{"version", row_.active.version}});
+      return environment_.log.write(LogLevel::kInfo, row_.id, "kai.starting", "its sandbox is being made",
+                                    {{"version", row_.active.version}});
     case State::kRunning:
-      return log.write(LogLevel::kInfo, row_.id, "started", "it is ready",
-                       {{"pid", instance_->pid()}, {"readyMs", up_since_ - start_asked_at_}});
+      return report(LogLevel::kInfo, "started", "it is ready",
+                    {{"pid", instance_->pid()}, {"readyMs", up_since_ - start_asked_at_}});
     case State::kStopping:
-      return log.write(LogLevel::kInfo, row_.id, "kai.stopping", "it is asked to stop",
-                       {{"graceMs", policy().deadlines.stop.count()}});
+      return report(LogLevel::kInfo, "kai.stopping", "it is asked to stop",
+                    {{"graceMs", policy().deadlines.stop.count()}});
     case State::kStopped:
-      return log.write(LogLevel::kInfo, row_.id, "kai.stopped",
-                       from == State::kBackoff || !last_end_ ? "" : last_end_->message);
+      return report(LogLevel::kInfo, "kai.stopped", from == State::kBackoff || !last_end_ ? "" : last_end_->message);
     case State::kTerminated:
-      return log.write(LogLevel::kInfo, row_.id, "terminated", "stopped for good; registration and packages are kept");
+      return report(LogLevel::kInfo, "terminated", "stopped for good; registration and packages are kept",
+                    {{"messagesReceived", received_},
+                     {"messagesSent", sent_},
+                     {"restarts", restarts_},
+                     {"denials", denials_.total()},
+                     {"lastLog", iso_now()}});
     default:
-      return;
+      return;  // quarantine and backoff say more, elsewhere
   }
 }
 
@@ -326,58 +252,6 @@ std::int64_t Agent::uptime_ms() const {
 
 std::uint32_t Agent::crashes() const {
   return restart_policy_.crashes(monotonic_ms());
-}
-
-void Agent::deliver(klp::Message message, std::chrono::milliseconds deadline, KlpChannel::Answer answer) {
-  const std::string capability = message.capability();
-  if (state_ != State::kRunning) {
-    return answer(refuse("NOT_RUNNING", "agent '" + row_.id + "' is " + std::string(to_string(state_)),
-                         "Start it: kaictl start " + row_.id));
-  }
-  const auto& known = manifest_.capabilities;
-  if (manifest_.runtime.protocol == Protocol::kNone) {
-    return answer(
-        refuse("UNKNOWN_CAPABILITY", "agent '" + row_.id + "' takes no messages: its runtime.protocol is none"));
-  }
-  if (std::find(known.begin(), known.end(), capability) == known.end()) {
-    return answer(refuse("UNKNOWN_CAPABILITY", "agent '" + row_.id + "' has no capability '" + capability + "'",
-                         "See its manifest's capabilities"));
-  }
-  if (deadline.count() == 0) deadline = policy().deadlines.message;
-  if (environment_.log.enabled(LogLevel::kDebug)) {
-    environment_.log.write(LogLevel::kDebug, row_.id, "message_received", "",
-                           {{"from", message.from()}, {"capability", capability}, {"bytes", message.payload().size()}});
-  }
-  instance_->channel()->request(std::move(message), deadline, std::move(answer));
-}
-
-void Agent::answer(const klp::Message& request, klp::Message response) {
-  if (instance_ && instance_->channel() != nullptr) instance_->channel()->reply(request, std::move(response));
-}
-
-void Agent::answer_error(const klp::Message& request, const Failure& failure) {
-  if (instance_ && instance_->channel() != nullptr) instance_->channel()->reply_error(request, failure);
-}
-
-void Agent::deliver_event(const klp::Message& event) {
-  if (state_ == State::kRunning) instance_->channel()->deliver(event);
-}
-
-const std::vector<Permission>& Agent::permissions() const {
-  static const std::vector<Permission> none;
-  return instance_ ? instance_->permissions() : none;
-}
-
-void Agent::deny(const klp::Message& message, const std::string& reason) {
-  Denial denial;
-  denial.kind = Denial::Kind::kMessage;
-  denial.what = message.to();
-  denial.detail =
-      "a message to " + message.to() + (message.capability().empty() ? "" : " (" + message.capability() + ")");
-  denial.reason = reason;
-  denial.rule = policy().rule("permissions");
-  denial.error = "DENIED";
-  denials_.write(denial);
 }
 
 bool Agent::idle() const {
@@ -416,9 +290,17 @@ void Agent::settle() {
     }
     const Done done = std::move(waiter->done);
     waiter = waiters_.erase(waiter);
-    check(environment_.registry.sync());
-    done(*outcome);
+    acknowledge(*outcome, done);
   }
+}
+
+/// What is acknowledged is on the disk: the registry's rows and the audit's records.
+void Agent::acknowledge(const Outcome<>& outcome, const Done& done) {
+  check(environment_.registry.sync());
+  environment_.audit.when_durable([outcome, done](const Result<>& durable) {
+    if (outcome && !durable) return done(tl::unexpected(not_recorded(durable.error())));
+    done(outcome);
+  });
 }
 
 std::optional<Outcome<>> Agent::outcome_of(const Waiter& waiter) const {

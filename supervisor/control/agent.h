@@ -1,8 +1,10 @@
 // A registered agent: its place in the lifecycle, and the instance that runs now. It carries out the effects that
-// lifecycle.h decides on.
+// lifecycle.h decides on. agent.cc: what operators ask and how a transition is made; agent_life.cc: what becomes of the
+// instance, and what that means; agent_messages.cc: what others say to it, and it to others.
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <functional>
 #include <list>
 #include <memory>
@@ -10,11 +12,13 @@
 #include <string>
 
 #include "policies/compile.h"
+#include "supervisor/control/audit_log.h"
 #include "supervisor/control/environment.h"
 #include "supervisor/control/health.h"
 #include "supervisor/control/instance.h"
 #include "supervisor/control/lifecycle.h"
 #include "supervisor/control/output_pipes.h"
+#include "supervisor/control/quarantine.h"
 #include "supervisor/control/restart_policy.h"
 
 namespace kai {
@@ -26,26 +30,36 @@ class Agent {
 
   Agent(Environment& environment, RegisteredAgent row, Manifest manifest);
 
-  // What operators ask for. Each is taken at once; wait() tells when it is reached.
+  // What operators ask for. Each is taken at once; wait() tells when it is reached. `asked_by` names the one who asks
+  // in the records of what follows.
+  void asked_by(std::uint32_t uid) { operator_uid_ = uid; }
   Outcome<> start();
   Outcome<> stop();
   Outcome<> restart();
   Outcome<> terminate();
+  /// Out of service until recover(), which starts it anew and only then ends the quarantine. `force`: beyond
+  /// maxRetries.
+  Outcome<> quarantine(QuarantineReason reason);
+  Outcome<> recover(bool force);
   /// kaid's own start of an agent that is desired running: crashes are met with backoff from the first.
   void start_at_boot();
   /// kaid ends: `desired` stays as it is.
   void shut_down();
+  /// An instance of it outlived the control before this one, or ended meanwhile.
+  void adopt(KeeperClient::Adoption adoption);
 
   /// `done` is called once, when the goal is reached, can no longer be reached, or not within `timeout`.
   void wait(Goal goal, std::chrono::milliseconds timeout, Done done);
 
   /// A request to it, from whom `message.from` says; 0: the policy's deadline. See KlpChannel::request for the rest.
   void deliver(klp::Message message, std::chrono::milliseconds deadline, KlpChannel::Answer answer);
+  /// A message of its own was accepted, and goes where it is to go.
+  void note_sent(const klp::Message& message);
   /// The answers to a request of its own. Nothing where it ended meanwhile.
   void answer(const klp::Message& request, klp::Message response);
   void answer_error(const klp::Message& request, const Failure& failure);
-  /// An event of a topic that it may read. Dropped where it does not serve.
-  void deliver_event(const klp::Message& event);
+  /// An event of a topic that it may read. Dropped where it does not serve. false: lost, as it reads too slowly.
+  [[nodiscard]] bool deliver_event(const klp::Message& event);
   /// What it may do with others' resources: manifest ∩ policy, as it was started.
   [[nodiscard]] const std::vector<Permission>& permissions() const;
   /// It tried to reach `to` and may not: one line of the log, counted.
@@ -62,12 +76,18 @@ class Agent {
   /// Health, asked for now and answered from the last report where the agent is slower than `deadline`.
   void health(std::chrono::milliseconds deadline, std::function<void(std::string json)> answer);
 
+  [[nodiscard]] const std::optional<QuarantineRecord>& quarantined() const { return quarantine_; }
   [[nodiscard]] const RegisteredAgent& row() const { return row_; }
   [[nodiscard]] const Manifest& manifest() const { return manifest_; }
   [[nodiscard]] State state() const { return state_; }
   [[nodiscard]] const Instance* instance() const { return instance_.get(); }
   [[nodiscard]] std::int64_t uptime_ms() const;
   [[nodiscard]] std::uint32_t restarts() const { return restarts_; }
+  /// In state backoff: the pause, and when it is over.
+  struct Backoff {
+    std::int64_t delay_ms = 0, until_unix_ms = 0;
+  };
+  [[nodiscard]] const Backoff& backoff() const { return backoff_; }
   [[nodiscard]] std::uint32_t crashes() const;
   [[nodiscard]] std::uint64_t denials() const { return denials_.total(); }
   [[nodiscard]] const PolicyRef& governing() const { return instance_ ? instance_->policy() : policy_; }
@@ -94,28 +114,49 @@ class Agent {
   };
 
   Outcome<> apply(Event event);
+  /// One line of the log and one record of the audit.
+  void report(LogLevel level, std::string_view event, std::string_view message,
+              std::initializer_list<LogField> fields = {});
   void carry_out(Effect effect);
   void set_desired(Desired desired);
   void enter(State state);
 
   void spawn();
   void refuse_spawn(const std::string& why);
+  void adopt_ended(const keeper::Adoptable& found, const PreparedSandbox* sandbox);
+  void on_resumed(klp::Resume::Phase phase);
   Instance::Handlers instance_handlers();
   void on_activated();
   void on_started();
   void on_message(const klp::Message& message);
   void on_ended(const End& end);
   Event judge(const End& end);
+  Event condemn(QuarantineType type, Severity severity, const std::string& description);
+  HealthMonitor::Findings findings();
   void arm_backoff();
-  void log_transition(State from);
+
+  void begin_quarantine();
+  void leave_quarantine();
+  Event recovery_failed(const End& end);
+  void save_quarantine();
+  void isolate();
+  void keep_evidence(const std::string& processes, const std::string& missing);
+  /// Ends what is frozen, then `event`. false: nothing is.
+  bool end_isolated(Event event);
+  void report_transition(State from);
+  Outcome<> refused(std::string_view code, Event event) const;
 
   void settle();
+  void acknowledge(const Outcome<>& outcome, const Done& done);
   [[nodiscard]] std::optional<Outcome<>> outcome_of(const Waiter& waiter) const;
   [[nodiscard]] Failure start_failure() const;
   void check(const Result<>& written);
 
-  void too_many_denials();
+  void too_many_denials(bool mostly_limits);
   std::optional<Failure> refusal();
+  [[nodiscard]] std::optional<Failure> not_served(const std::string& capability) const;
+  void record_message(std::string_view event, const klp::Message& message, std::string_view outcome);
+  void note_answer(const klp::Message& request, const Outcome<klp::Message>& outcome);
 
   Environment& environment_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
@@ -126,8 +167,17 @@ class Agent {
   State state_;
   RestartPolicy restart_policy_;
   std::optional<End> last_end_;
-  bool automatic_ = false;  // this start is kaid's own doing
+  std::optional<QuarantineRecord> quarantine_;
+  std::optional<QuarantineReason> pending_quarantine_;  // for the transition that is about to be made
+  bool recovering_ = false;                             // the start that runs is a recovery
+  bool forced_ = false;                                 // beyond maxRetries
+  std::deque<bool> resource_ends_;                      // of the last crashes: memory, processes or disk
+  std::optional<std::uint32_t> operator_uid_;           // who asked for what happens now; empty: kaid itself
+  std::uint64_t received_ = 0, sent_ = 0;               // messages, since kaid began
+  std::deque<std::string> headers_;                     // of the last messages, for the evidence
+  bool automatic_ = false;                              // this start is kaid's own doing
   std::uint32_t restarts_ = 0;
+  std::uint64_t ended_instance_ = 0;  // that ended while there was no control
   std::uint64_t life_ = 0;  // counts instances
   std::optional<Event> follow_up_;
   std::int64_t start_asked_at_ = 0, up_since_ = 0;  // monotonic ms
@@ -137,6 +187,7 @@ class Agent {
   std::unique_ptr<Instance> instance_;
   std::unique_ptr<HealthMonitor> health_;
   Timer backoff_timer_;
+  Backoff backoff_;
   std::list<Waiter> waiters_;
 };
 

@@ -1,6 +1,9 @@
 #include "supervisor/control/agents.h"
 
+#include <algorithm>
+
 #include "base/text.h"
+#include "supervisor/control/audit_log.h"
 
 namespace kai {
 
@@ -26,9 +29,32 @@ Result<> Agents::load() {
   return {};
 }
 
+void Agents::adopt(std::vector<KeeperClient::Adoption> adoptions) {
+  // Those that run first: of one that was started anew, the end before may be told once more.
+  std::stable_partition(adoptions.begin(), adoptions.end(),
+                        [](const KeeperClient::Adoption& adoption) { return !adoption.instance.has_exited(); });
+  for (KeeperClient::Adoption& adoption : adoptions) {
+    const std::string id = adoption.instance.agent_id();
+    Agent* const agent = find(id);
+    const bool ended = adoption.instance.has_exited();
+    if (ended && agent != nullptr && agent->row().ended_instance >= adoption.instance.instance()) continue;
+    if (agent != nullptr && agent->instance() == nullptr) {
+      agent->adopt(std::move(adoption));
+      continue;
+    }
+    if (ended) continue;
+    environment_.log.write(LogLevel::kWarn, id, "kai.adopted",
+                           "processes of an agent that is not registered are ended: kaid was interrupted in the middle "
+                           "of something",
+                           {{"pid", adoption.instance.pid()}});
+    environment_.keeper.kill(adoption.instance.instance());
+  }
+}
+
 void Agents::start_desired() {
   for (const auto& [id, agent] : agents_) {
-    if (agent->row().desired == Desired::kRunning && agent->state() != State::kQuarantined) agent->start_at_boot();
+    const bool wanted = agent->row().desired == Desired::kRunning && agent->state() != State::kQuarantined;
+    if (wanted && agent->idle()) agent->start_at_boot();
   }
 }
 
@@ -86,6 +112,7 @@ Outcome<> Agents::unregister(const std::string& id) {
   if (!removed) return refuse("INTERNAL", "the registry could not be written: " + removed.error().message());
   agents_.erase(id);
   environment_.log.write(LogLevel::kInfo, id, "kai.unregistered", "");
+  environment_.audit.append(id, "kai.unregistered");
   return {};
 }
 

@@ -17,7 +17,9 @@ class Agents {
 
   /// Everything that is registered. A row whose manifest this version cannot read is left out, with a line in the log.
   Result<> load();
-  /// Starts those that are desired running and not quarantined.
+  /// What outlived the control before this one. What belongs to nobody is ended.
+  void adopt(std::vector<KeeperClient::Adoption> adoptions);
+  /// Starts those that are desired running, not quarantined and not running already.
   void start_desired();
   /// Stops all, keeping `desired`; `done` is called when none runs any more.
   void shut_down(std::function<void()> done);

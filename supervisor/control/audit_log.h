@@ -49,6 +49,31 @@ class AuditLog {
   virtual void remove_observer(ObserverId id) = 0;
   /// Of the last record that was appended; 0: none.
   [[nodiscard]] virtual std::uint64_t last_seq() const = 0;
+
+  /// kai.exported of an agent ("kaid": of the whole log), which closes an export: it says its own agentSeq. Returns its
+  /// seq; 0: it was not taken, see refusal().
+  virtual std::uint64_t append_exported(std::string_view agent) = 0;
+
+  /// A new signing key: `done` comes when the record that says so is durable below the old one's signature, and the
+  /// new one signs. BUSY-like error if one is under way.
+  virtual void rotate_key(Durable done) = 0;
+
+  /// What a check of the log starts from.
+  struct Head {
+    std::string directory;   ///< STATE/audit
+    std::string note;        ///< the newest signed checkpoint; of size 0: empty
+    std::string public_key;  ///< of what is signed from now on (audit::PublicKey::text)
+  };
+  [[nodiscard]] virtual Head head() const = 0;
 };
+
+/// Of a request that was carried out and whose record the disk did not take.
+[[nodiscard]] inline Failure not_recorded(const Error& error) {
+  return {"UNAVAILABLE",
+          "it is done, but could not be recorded: " + error.message(),
+          "Make space on the disk of kaid's state directory; see kaid's log",
+          {},
+          true};
+}
 
 }  // namespace kai

@@ -21,8 +21,9 @@ StreamLimits connection_limits() {
 
 }  // namespace
 
-Connection::Connection(EventLoop& loop, Fd socket, Handlers handlers)
+Connection::Connection(EventLoop& loop, Fd socket, std::uint32_t uid, Handlers handlers)
     : loop_(loop),
+      uid_(uid),
       handlers_(std::move(handlers)),
       last_used_(loop.now_ms()),
       idle_timer_(loop),
@@ -73,10 +74,11 @@ void Connection::receive(std::string_view body) {
     return refuse({"BUSY", "too many requests on one connection, or two with one id", {}, {}, true});
   }
   idle_timer_.stop();
-  // Only these two carry descriptors; a frame of another request may have been read together with theirs.
-  const bool takes = request.has_register_() || request.has_run();
+  // Only these carry descriptors; a frame of another request may have been read together with theirs.
+  const bool takes =
+      request.has_register_() || request.has_run() || request.has_audit_verify() || request.has_audit_prove();
   handlers_.request(request, takes ? stream_.take_descriptors() : std::vector<Fd>{},
-                    Responder(weak_from_this(), request.id()));
+                    Responder(weak_from_this(), request.id(), uid_));
 }
 
 void Connection::refuse(const Failure& failure) {

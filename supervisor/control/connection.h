@@ -27,7 +27,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
     std::function<void(const std::string& reason)> closed;  ///< once; its owner lets it go
   };
 
-  Connection(EventLoop& loop, Fd socket, Handlers handlers);
+  /// `uid`: of the peer, by SO_PEERCRED.
+  Connection(EventLoop& loop, Fd socket, std::uint32_t uid, Handlers handlers);
 
   [[nodiscard]] bool idle() const { return requests_.empty(); }
   /// Loop time of the last request, or of the connection itself.
@@ -52,6 +53,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void arm_idle_timer();
 
   EventLoop& loop_;
+  std::uint32_t uid_;
   Handlers handlers_;
   std::map<std::uint64_t, Open> requests_;  // in progress
   bool drain_watched_ = false;
@@ -63,7 +65,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 /// The answer to one request. Copies stand for the same answer; after its last word nothing more is sent.
 class Responder {
  public:
-  Responder(std::weak_ptr<Connection> connection, std::uint64_t id) : connection_(std::move(connection)), id_(id) {}
+  Responder(std::weak_ptr<Connection> connection, std::uint64_t id, std::uint32_t uid)
+      : connection_(std::move(connection)), id_(id), uid_(uid) {}
 
   // Last words.
   void done(std::string json = {}, const std::vector<std::string>& warnings = {}, std::string text = {}) const;
@@ -80,6 +83,8 @@ class Responder {
   void on_drained(std::function<void()> action) const;
   [[nodiscard]] bool open() const;
   [[nodiscard]] std::size_t queued_bytes() const;
+  /// Who asks.
+  [[nodiscard]] std::uint32_t uid() const { return uid_; }
   /// Requests of one connection have this in common (Signal finds its run by it).
   [[nodiscard]] const void* connection_key() const { return connection_.lock().get(); }
 
@@ -87,6 +92,7 @@ class Responder {
   [[nodiscard]] std::shared_ptr<Connection> live() const;
   std::weak_ptr<Connection> connection_;
   std::uint64_t id_;
+  std::uint32_t uid_;
 };
 
 }  // namespace kai

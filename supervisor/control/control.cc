@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <array>
+
 #include "supervisor/control/audit_log.h"
 
 namespace kai {
@@ -15,10 +17,12 @@ std::string joined(const google::protobuf::RepeatedPtrField<std::string>& words)
 
 }  // namespace
 
-Control::Control(const Environment& environment, const std::string& log_directory)
+Control::Control(const Environment& environment, const std::string& log_directory,
+                 std::vector<KeeperClient::Adoption> adoptions)
     : environment_(environment),
+      adoptions_(std::move(adoptions)),
       agents_(environment_),
-      router_(agents_),
+      router_(environment_.loop, environment_.log, agents_),
       runs_(environment_),
       operations_{environment_, agents_, runs_, log_directory},
       api_(environment.loop, environment.log,
@@ -52,6 +56,7 @@ Result<> Control::start() {
   keeper::Request ready;
   ready.mutable_ready();
   environment_.keeper.request(std::move(ready), {}, nullptr);
+  agents_.adopt(std::exchange(adoptions_, {}));
   agents_.start_desired();
   return {};
 }
@@ -65,6 +70,8 @@ void Control::announce(const std::string& path) {
                           {"agents", agents_.all().size()},
                           {"policies", environment_.policies.all().policies.size()},
                           {"socket", path}});
+  const std::array loaded = {LogField("policies", environment_.policies.all().policies.size())};
+  environment_.audit.append("", "kai.policy_loaded", fields_json({}, loaded));
   for (const std::string& warning : environment_.policies.all().warnings) {
     environment_.log.write(LogLevel::kWarn, "", "kai.policy_loaded", warning);
   }
@@ -72,6 +79,9 @@ void Control::announce(const std::string& path) {
   environment_.log.write(LogLevel::kWarn, "", "kai.degraded",
                          "this machine does not give every layer of the sandbox; see 'kaictl doctor'",
                          {{"missing", joined(hello.missing())}});
+  const std::string missing = joined(hello.missing());
+  const std::array fields = {LogField("missing", missing)};
+  environment_.audit.append("", "kai.degraded", fields_json({}, fields));
 }
 
 void Control::stop() {

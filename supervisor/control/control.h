@@ -12,8 +12,9 @@ namespace kai {
 
 class Control {
  public:
-  /// All of it is borrowed.
-  Control(const Environment& environment, const std::string& log_directory);
+  /// All of it is borrowed. `adoptions`: what outlived the control before this one.
+  Control(const Environment& environment, const std::string& log_directory,
+          std::vector<KeeperClient::Adoption> adoptions = {});
   ~Control();
   Control(const Control&) = delete;
   Control& operator=(const Control&) = delete;
@@ -30,6 +31,7 @@ class Control {
   void lost_keeper(const std::string& reason);
 
   Environment environment_;
+  std::vector<KeeperClient::Adoption> adoptions_;
   Agents agents_;
   Router router_;
   Runs runs_;

@@ -64,26 +64,27 @@ Denial limit_denial(const keeper::LimitHit& hit, const Policy& policy) {
   return denial;
 }
 
-DenialLog::DenialLog(EventLoop& loop, Log& log, std::string agent, std::function<void()> threshold)
+DenialLog::DenialLog(EventLoop& loop, Log& log, AuditLog& audit, std::string agent, Threshold threshold)
     : log_(log),
+      audit_(audit),
       agent_(std::move(agent)),
       threshold_(std::move(threshold)),
       budget_(kLinesPerSecond, monotonic_ms()),
       report_timer_(loop) {}
 
 void DenialLog::write(const Denial& denial) {
-  note(1 + denial.more);
+  note(1 + denial.more, denial.kind);
   if (budget_.take(monotonic_ms())) return tell(denial);
   drop(1 + denial.more);
 }
 
 void DenialLog::write_reserved(const Denial& denial) {
-  note(1);
+  note(1, denial.kind);
   tell(denial);
 }
 
 void DenialLog::count(std::uint64_t denials) {
-  note(denials);
+  note(denials, Denial::Kind::kSyscall);
   drop(denials);
 }
 
@@ -92,18 +93,22 @@ void DenialLog::drop(std::uint64_t denials) {
   if (!report_timer_.active()) report_timer_.start(kReportInterval, [this] { report(false); });
 }
 
-void DenialLog::note(std::uint64_t denials) {
+void DenialLog::note(std::uint64_t denials, Denial::Kind kind) {
   total_ += denials;
   if (policy_ == nullptr || policy_->quarantine.denials == 0) return;
   const std::int64_t now = monotonic_ms();
   if (now - window_began_ >= policy_->quarantine.denial_window.count()) {
     window_began_ = now;
     window_count_ = 0;
+    window_limits_ = 0;
   }
+  if (kind == Denial::Kind::kLimit) window_limits_ += denials;
   // Once a window: whoever is called writes to the log too.
   const bool met_before = window_count_ >= policy_->quarantine.denials;
   window_count_ += denials;
-  if (!met_before && window_count_ >= policy_->quarantine.denials && threshold_) threshold_();
+  if (!met_before && window_count_ >= policy_->quarantine.denials && threshold_) {
+    threshold_(window_limits_ * 2 > window_count_);
+  }
 }
 
 void DenialLog::tell(const Denial& denial) {
@@ -116,16 +121,22 @@ void DenialLog::tell(const Denial& denial) {
   fields.emplace_back("rule", denial.rule);
   const std::string& subject = denial.detail.empty() ? denial.what : denial.detail;
   const char* verb = denial.kind == Denial::Kind::kLimit ? " reached: " : " refused: ";
-  log_.write(LogLevel::kWarn, agent_, "kai.denied", subject + verb + denial.reason, fields);
+  const std::string message = subject + verb + denial.reason;
+  log_.write(LogLevel::kWarn, agent_, "kai.denied", message, fields);
+  const std::string metadata = fields_json(message, fields);
+  audit_.append(agent_, "kai.denied", metadata);
+  recent_.push_back(metadata);
+  if (recent_.size() > kRecent) recent_.pop_front();
 }
 
 void DenialLog::report(bool at_end) {
   const auto dropped = budget_.report(monotonic_ms(), at_end);
   if (dropped) {
-    log_.write(LogLevel::kWarn, agent_, "kai.denied",
-               std::to_string(*dropped) + " more refusals are not shown (at most " + std::to_string(kLinesPerSecond) +
-                   " lines a second)",
-               {{"dropped", *dropped}});
+    const std::string message = std::to_string(*dropped) + " more refusals are not shown (at most " +
+                                std::to_string(kLinesPerSecond) + " lines a second)";
+    const std::array fields = {LogField("dropped", *dropped)};
+    log_.write(LogLevel::kWarn, agent_, "kai.denied", message, fields);
+    audit_.append(agent_, "kai.denied", fields_json(message, fields));
   }
   if (!at_end && budget_.owes_report()) report_timer_.start(kReportInterval, [this] { report(false); });
 }

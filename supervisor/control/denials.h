@@ -4,12 +4,14 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <string>
 #include <string_view>
 
 #include "base/text.h"
 #include "proto/keeper.pb.h"
+#include "supervisor/control/audit_log.h"
 #include "supervisor/control/event_loop.h"
 #include "supervisor/control/log.h"
 #include "supervisor/control/output.h"
@@ -36,8 +38,12 @@ Denial limit_denial(const keeper::LimitHit& hit, const Policy& policy);
 
 class DenialLog {
  public:
+  /// `mostly_limits`: more than half of them were limits, not refusals.
+  using Threshold = std::function<void(bool mostly_limits)>;
+  static constexpr std::size_t kRecent = 50;
+
   /// `threshold` is called when the policy's quarantine.denials were met within quarantine.denialWindow, once a window.
-  DenialLog(EventLoop& loop, Log& log, std::string agent, std::function<void()> threshold = nullptr);
+  DenialLog(EventLoop& loop, Log& log, AuditLog& audit, std::string agent, Threshold threshold = nullptr);
 
   void use(PolicyRef policy) { policy_ = std::move(policy); }
   void write(const Denial& denial);
@@ -50,18 +56,23 @@ class DenialLog {
   void finish();
 
   [[nodiscard]] std::uint64_t total() const { return total_; }
+  /// The last kRecent that had a line of their own, as JSON objects, oldest first.
+  [[nodiscard]] const std::deque<std::string>& recent() const { return recent_; }
 
  private:
-  void note(std::uint64_t denials);
+  void note(std::uint64_t denials, Denial::Kind kind);
   void drop(std::uint64_t denials);
   void tell(const Denial& denial);
   void report(bool at_end);
 
   Log& log_;
+  AuditLog& audit_;
   std::string agent_;
-  std::function<void()> threshold_;
+  Threshold threshold_;
   PolicyRef policy_;
   std::uint64_t total_ = 0;
+  std::uint64_t window_limits_ = 0;  // of those in the window: limits that were met
+  std::deque<std::string> recent_;
   std::uint64_t window_count_ = 0;
   std::int64_t window_began_ = 0;
   LogBudget budget_;

@@ -92,11 +92,15 @@ std::string status_document(const Agent& agent, std::string_view health) {
       {"desired", desired_name(agent)}, {"version", agent.row().active.version}, {"uptime", agent.uptime_ms()}};
   const Instance* instance = agent.instance();
   if (instance != nullptr && instance->pid() != 0) json["pid"] = instance->pid();
+  if (agent.state() == State::kBackoff) {
+    json["backoff"] = {{"until", iso_time(agent.backoff().until_unix_ms)}, {"delay", agent.backoff().delay_ms}};
+  }
   std::string text = dump(json);
   text.pop_back();
   // Checked text of others goes in as it is.
   if (!health.empty()) text.append(R"(,"health":)").append(health);
   if (!agent.row().last_end.empty()) text.append(R"(,"lastEnd":)").append(agent.row().last_end);
+  if (agent.quarantined()) text.append(R"(,"quarantine":)").append(agent.row().quarantine);
   const Json rest = {{"restarts", agent.restarts()},
                      {"crashes", {{"count", agent.crashes()}, {"window", policy.crash_window.count()}}},
                      {"policy", policy.name},

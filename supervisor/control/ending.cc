@@ -100,15 +100,23 @@ End classify(const EndFacts& facts) {
   if (facts.hung) return end(Cause::kHung, *facts.hung);
   if (facts.broken)
     return end(Cause::kSignal, "kaid killed it because its agent-host broke the protocol: " + *facts.broken);
+  if (facts.unhealthy) return end(Cause::kSignal, "kaid killed it because " + *facts.unhealthy);
   if (facts.over_limit) {
     End killed = end(Cause::kSignal, "kaid killed it because " + *facts.over_limit +
                                          "; raise the limit, or remove the data with terminate --purge");
     killed.hopeless = true;
+    killed.over_disk = true;
     return killed;
   }
   if (facts.stop_requested) return end(Cause::kStopped, "stopped as asked, " + describe(signaled, code));
   if (facts.start_failed) return start_failed_end(facts, signaled, code);
 
+  if (facts.tree.unknown() && !facts.runner) {
+    End unseen;
+    unseen.cause = Cause::kSignal;
+    unseen.message = "it ended after kaid itself had been started again, and nobody saw how";
+    return unseen;
+  }
   const bool clean = !signaled && code == 0;
   if (!clean && facts.tree.oom_kills() > 0) {
     return end(Cause::kOom, "out of memory: its processes needed more than its limit of " +

@@ -18,8 +18,9 @@ struct End {
   Cause cause = Cause::kExit;
   std::optional<int> exit_code;
   std::optional<int> signal;
-  std::string message;    ///< one sentence, without a full stop
-  bool hopeless = false;  ///< another start would end in the same way at once
+  std::string message;     ///< one sentence, without a full stop
+  bool hopeless = false;   ///< another start would end in the same way at once
+  bool over_disk = false;  ///< for its private data, which this machine can only measure
 
   /// Exit status 0 by itself: stopped, not crashed.
   [[nodiscard]] bool clean() const { return cause == Cause::kExit && exit_code == 0; }
@@ -38,6 +39,7 @@ struct EndFacts {
   std::optional<std::string> hello_timeout;  ///< what did not come in time
   std::optional<std::string> hung;           ///< what did not return in time
   std::optional<klp::StartFailed> start_failed;
+  std::optional<std::string> unhealthy;   ///< what it said of itself; kaid killed it
   std::optional<std::string> over_limit;  ///< a limit that this machine can only watch: the keeper killed it
   std::optional<std::string> broken;      ///< how agent-host broke the protocol; kaid killed it
   std::optional<klp::Exit> runner;        ///< agent-host's own account

@@ -14,6 +14,7 @@ struct Failure {
   std::string hint;          ///< what to do next; may be empty
   std::string details_json;  ///< a JSON object, or empty
   bool retryable = false;
+  std::string from{};  ///< the agent that says so; empty: kaid
 };
 
 template <typename T = void>

@@ -1,6 +1,8 @@
 #include "supervisor/control/health.h"
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -40,17 +42,20 @@ double one_decimal(double value) {
 
 }  // namespace
 
-HealthMonitor::HealthMonitor(EventLoop& loop, Instance& instance, const HealthRules& rules)
+HealthMonitor::HealthMonitor(EventLoop& loop, Instance& instance, const HealthRules& rules, Findings findings)
     : loop_(loop),
       instance_(instance),
       rules_(rules),
+      findings_(std::move(findings)),
       began_at_(loop.now_ms()),
       reported_at_(began_at_),
       began_unix_(unix_ms()),
       measured_at_(began_at_),
-      interval_(loop) {
+      interval_(loop),
+      silence_(loop) {
   measure();
   arm();
+  arm_silence();
 }
 
 HealthMonitor::~HealthMonitor() {
@@ -61,8 +66,43 @@ HealthMonitor::~HealthMonitor() {
 void HealthMonitor::arm() {
   interval_.start(rules_.interval, [this] {
     sample();
+    check_ = sequence_;
+    ++unanswered_;
     arm();
   });
+}
+
+// From its last word on, so that one which hangs right after it is found within that many intervals. One interval alone
+// could end before an answer had time to come.
+void HealthMonitor::arm_silence() {
+  silence_.start(rules_.interval * std::max(rules_.misses, 2U), [this] { on_silence(); });
+}
+
+void HealthMonitor::on_silence() {
+  // A control that stood still itself (stopped, or starved) has not asked, and has not read what was answered.
+  if (unanswered_ + 1 < std::max(rules_.misses, 2U)) return arm_silence();
+  interval_.stop();
+  findings_.hung("it has not answered a health check for " + std::to_string((loop_.now_ms() - reported_at_) / 1000) +
+                 " s (health.misses: " + std::to_string(rules_.misses) +
+                 "): its event loop is blocked, or its process is stopped");
+}
+
+void HealthMonitor::judge_report() {
+  const auto status = last_report_->status();
+  std::string why = "no error is named";
+  if (last_report_->errors_size() > 0) {
+    const klp::ErrorSummary& last = last_report_->errors(last_report_->errors_size() - 1);
+    why = last.type() + " (" + std::to_string(last.count()) + " times): " + last.message().substr(0, kMaxTextBytes);
+  }
+  const bool bad = status == klp::HealthReport::WARNING || status == klp::HealthReport::CRITICAL;
+  if (bad && !std::exchange(warned_, true)) findings_.warning(why);
+  if (!bad && std::exchange(warned_, false)) findings_.healthy();
+  criticals_ = status == klp::HealthReport::CRITICAL ? criticals_ + 1 : 0;
+  if (criticals_ != kCriticalChecks) return;
+  interval_.stop();
+  silence_.stop();
+  findings_.critical("it said on " + std::to_string(kCriticalChecks) +
+                     " checks running that its health is critical: " + why);
 }
 
 void HealthMonitor::sample() {
@@ -79,8 +119,13 @@ void HealthMonitor::measure() {
 void HealthMonitor::report(klp::HealthReport&& report) {
   last_report_ = std::move(report);
   reported_at_ = loop_.now_ms();
+  unanswered_ = 0;
+  arm_silence();
   for (Question& question : questions_) question.reported |= last_report_->sequence() >= question.sequence;
   answer_complete();
+  if (check_ == 0 || last_report_->sequence() < check_) return;
+  check_ = 0;
+  judge_report();
 }
 
 void HealthMonitor::measured(const keeper::UsageResult& usage) {

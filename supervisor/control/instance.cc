@@ -15,6 +15,8 @@ namespace {
 constexpr std::chrono::milliseconds kStopSlack{1'000};
 // From the end of the channel, or the host's last word, to the end of its process.
 constexpr std::chrono::milliseconds kLinger{5'000};
+// More than the keeper sends (supervisor/keeper/evidence.h).
+constexpr std::size_t kMaxEvidenceBytes = 4 << 20;
 
 std::string seconds(std::chrono::milliseconds time) {
   const auto ms = time.count();
@@ -36,6 +38,7 @@ Result<PreparedSandbox> prepare_sandbox(const Compiled& compiled, PolicyRef poli
   prepared.terms.permissions = compiled.permissions;
   prepared.terms.in_flight = policy->limits.in_flight;
   prepared.terms.message_deadline = policy->deadlines.message;
+  prepared.terms.crypto = crypto_named(spec.crypto());
   prepared.deadlines = policy->deadlines;
   prepared.memory_limit_mb = spec.cgroup().memory_bytes() >> 20;
   prepared.process_limit = spec.cgroup().pids();
@@ -57,8 +60,8 @@ void log_layers(Log& log, const std::string& agent, const Instance& instance) {
   }
 }
 
-Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox, std::uint32_t uid_slot,
-                   std::vector<Fd> descriptors, DenialLog& denials, Handlers handlers)
+Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox, DenialLog& denials,
+                   Handlers handlers)
     : loop_(loop),
       keeper_(keeper),
       denials_(denials),
@@ -75,12 +78,21 @@ Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox&
   facts_.memory_limit_mb = sandbox.memory_limit_mb;
   facts_.process_limit = sandbox.process_limit;
   denials_.use(policy_);
-  number_ = keeper_.new_instance({
+}
+
+KeeperClient::InstanceEvents Instance::events() {
+  return {
       .exited = [this](const keeper::AgentExited& exited) { on_exited(exited); },
       .limit = [this](const keeper::LimitHit& hit) { on_limit(hit); },
       .file_denied = [this](const keeper::FileDenied& denied) { on_file_denied(denied); },
-  });
-  const auto asked = spawn(sandbox, uid_slot, std::move(descriptors));
+  };
+}
+
+Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox, std::uint32_t uid_slot,
+                   std::vector<Fd> descriptors, DenialLog& denials, Handlers handlers, Lasts lasts)
+    : Instance(loop, keeper, sandbox, denials, std::move(handlers)) {
+  number_ = keeper_.new_instance(events());
+  const auto asked = spawn(sandbox, uid_slot, std::move(descriptors), lasts);
   if (asked) return;
   keeper::Reply reply;
   reply.mutable_failed()->set_step("request");
@@ -91,24 +103,50 @@ Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox&
   });
 }
 
+Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox,
+                   KeeperClient::Adoption adoption, DenialLog& denials, Handlers handlers)
+    : Instance(loop, keeper, sandbox, denials, std::move(handlers)) {
+  const keeper::Adoptable& found = adoption.instance;
+  number_ = found.instance();
+  keeper_.adopt(number_, events());
+  pid_ = found.pid();
+  setup_us_ = found.setup_us();
+  degraded_.assign(found.degraded().begin(), found.degraded().end());
+  spawned_ = accepted_ = activated_ = true;
+  isolated_ = found.frozen();
+  if (found.listener() && adoption.descriptors.size() > 1) {
+    syscalls_ =
+        std::make_unique<SyscallWatch>(loop_, keeper_, number_, profile_, std::move(adoption.descriptors[1]), denials_);
+  }
+  if (adoption.descriptors.empty()) {  // without a channel it is of no use
+    kill_tree();
+    return;
+  }
+  channel_ = std::make_unique<KlpChannel>(loop_, std::move(adoption.descriptors[0]), sandbox.terms, channel_handlers(),
+                                          KlpChannel::Begin::kResume);
+  if (!isolated_) arm_hello_deadline();
+}
+
 Instance::~Instance() {
   *alive_ = false;
   keeper_.forget(number_);
 }
 
-Result<> Instance::spawn(const PreparedSandbox& sandbox, std::uint32_t uid_slot, std::vector<Fd> descriptors) {
+Result<> Instance::spawn(const PreparedSandbox& sandbox, std::uint32_t uid_slot, std::vector<Fd> descriptors,
+                         Lasts lasts) {
   auto sockets = socket_pair(SOCK_STREAM);
   if (!sockets) return tl::unexpected(sockets.error());
   Fd spec(fcntl(sandbox.spec.get(), F_DUPFD_CLOEXEC, 0));
   if (!spec) return errno_failure("dup");
   channel_ = std::make_unique<KlpChannel>(loop_, std::move(sockets->first), sandbox.terms, channel_handlers());
 
-  // In the order of proto/keeper.proto: KLP socket, standard streams, spec, mounts.
+  // In the order of proto/keeper.proto: KLP socket, standard streams, spec, what the keeper keeps, mounts.
   descriptors.insert(descriptors.begin(), std::move(sockets->second));
   descriptors.insert(descriptors.begin() + 4, std::move(spec));
   keeper::Request request;
   request.mutable_spawn()->set_instance(number_);
   request.mutable_spawn()->set_uid_slot(uid_slot);
+  request.mutable_spawn()->set_ephemeral(lasts == Lasts::kEndsWithControl);
   keeper_.request(std::move(request), std::move(descriptors),
                   [this, alive = alive_](const keeper::Reply& reply, std::vector<Fd> received) {
                     if (*alive) on_spawn_answer(reply, std::move(received));
@@ -130,6 +168,7 @@ KlpChannel::Handlers Instance::channel_handlers() {
             facts_.refused = why;
             kill_tree();
           },
+      .resumed = [this](const klp::Resume& resume) { on_resumed(resume); },
       .runner_hello = [this] { hello_timer_.stop(); },
       .started =
           [this] {
@@ -143,7 +182,10 @@ KlpChannel::Handlers Instance::channel_handlers() {
             start_timer_.stop();
             kill_timer_.start(kLinger, [this] { kill_tree(); });
           },
-      .message = [this](klp::Message&& message) { handlers_.message(std::move(message)); },
+      .message =
+          [this](klp::Message&& message) {
+            if (!isolated_) handlers_.message(std::move(message));
+          },
       .log = [this](const klp::AgentLog& log) { handlers_.log(log); },
       .health = [this](klp::HealthReport&& report) { handlers_.health(std::move(report)); },
       .exit =
@@ -157,6 +199,7 @@ KlpChannel::Handlers Instance::channel_handlers() {
             kill_timer_.start(kLinger, [this] { kill_tree(); });
           },
       .closed = [this](const std::string& why, bool by_peer) { on_channel_closed(why, by_peer); },
+      .rejected = [this](const klp::Message& message, const Failure& failure) { on_rejected(message, failure); },
   };
 }
 
@@ -167,6 +210,23 @@ void Instance::arm_hello_deadline() {
                            seconds(deadlines_.hello) + " (deadlines.hello)";
     kill_tree();
   });
+}
+
+void Instance::on_resumed(const klp::Resume& resume) {
+  if (resume.runner_spoke() || !runner_protocol_ || resume.phase() != klp::Resume::STARTING) hello_timer_.stop();
+  if (resume.phase() == klp::Resume::STARTING) {
+    start_timer_.start(deadlines_.start, [this] {
+      facts_.hung = "it was not started " + seconds(deadlines_.start) + " after kaid's control was started again";
+      kill_tree();
+    });
+  } else {
+    started_ = started_word_ = true;
+  }
+  if (resume.phase() == klp::Resume::STOPPING) {
+    facts_.stop_requested = true;
+    kill_timer_.start(deadlines_.stop + kStopSlack, [this] { kill_tree(); });
+  }
+  handlers_.resumed(resume.phase());
 }
 
 void Instance::on_accepted() {
@@ -231,8 +291,19 @@ void Instance::on_file_denied(const keeper::FileDenied& denied) {
   denials_.write(denial);
 }
 
+void Instance::on_rejected(const klp::Message& message, const Failure& failure) {
+  Denial denial;
+  denial.kind = Denial::Kind::kMessage;
+  denial.what = message.to();
+  denial.detail = "message " + message.id() + " to " + message.to();
+  denial.reason = failure.message;
+  denial.rule = "klp";
+  denial.error = failure.code;
+  denials_.write(denial);
+}
+
 void Instance::on_channel_closed(const std::string& why, bool by_peer) {
-  if (over_) return;
+  if (over_ || isolated_) return;
   if (!by_peer) {
     facts_.broken = why;
     return kill_tree();
@@ -273,15 +344,50 @@ void Instance::kill() {
   kill_tree();
 }
 
+void Instance::fail(Cause cause, const std::string& why) {
+  (cause == Cause::kHung ? facts_.hung : facts_.unhealthy) = why;
+  kill_tree();
+}
+
+void Instance::isolate(Isolated done) {
+  hello_timer_.stop();
+  start_timer_.stop();
+  kill_timer_.stop();
+  isolated_ = true;
+  if (!spawned_) return done(false, {}, "its sandbox was not up yet");
+  keeper::Request request;
+  request.mutable_freeze()->set_instance(number_);
+  request.mutable_freeze()->set_frozen(true);
+  keeper_.request(std::move(request), {},
+                  [this, alive = alive_, done](const keeper::Reply& reply, const std::vector<Fd>&) {
+                    if (!*alive) return;
+                    frozen_ = !reply.has_failed();
+                    collect_evidence(done);
+                  });
+}
+
+// Of one that could not be frozen too: it is about to be ended.
+void Instance::collect_evidence(const Isolated& done) {
+  keeper::Request request;
+  request.mutable_evidence()->set_instance(number_);
+  keeper_.request(std::move(request), {},
+                  [this, alive = alive_, done](const keeper::Reply& reply, const std::vector<Fd>& descriptors) {
+                    if (!*alive) return;
+                    if (reply.has_failed() || descriptors.empty()) {
+                      return done(frozen_, {}, reply.has_failed() ? reply.failed().detail() : "no text came");
+                    }
+                    const auto text = read_all(descriptors.front().get(), kMaxEvidenceBytes);
+                    done(frozen_, text.value_or(""), text ? "" : text.error().message());
+                  });
+}
+
 void Instance::kill_tree() {
   hello_timer_.stop();
   start_timer_.stop();
   kill_timer_.stop();
   kill_wanted_ = true;
   if (!spawned_ || over_) return;
-  keeper::Request request;
-  request.mutable_kill()->set_instance(number_);
-  keeper_.request(std::move(request), {}, nullptr);
+  keeper_.kill(number_);
 }
 
 void Instance::signal(int number) {

@@ -42,16 +42,24 @@ class Instance {
   struct Handlers {
     std::function<void()> activated = [] {};  ///< sandbox verified and hello accepted
     std::function<void()> started = [] {};    ///< onInit and onStart returned; without a runner protocol: exec'd
+    /// Of one that was adopted, instead of activated: it said in what phase it is.
+    std::function<void(klp::Resume::Phase)> resumed = [](klp::Resume::Phase) {};
     std::function<void(klp::Message&&)> message = [](klp::Message&&) {};
     std::function<void(const klp::AgentLog&)> log = [](const klp::AgentLog&) {};
     std::function<void(klp::HealthReport&&)> health = [](klp::HealthReport&&) {};
     std::function<void(const End&)> ended;  ///< once, last
   };
 
-  /// `descriptors`: standard input, output, error, then one for each DESCRIPTOR mount.
-  /// `denials` must outlive it.
+  /// Whether it lives on when control dies.
+  enum class Lasts { kOutlivesControl, kEndsWithControl };
+
+  /// `descriptors`: standard input, output, error; where it outlives control, the reading ends of output and error for
+  /// the keeper to keep; then one for each DESCRIPTOR mount. `denials` must outlive it.
   Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox, std::uint32_t uid_slot,
-           std::vector<Fd> descriptors, DenialLog& denials, Handlers handlers);
+           std::vector<Fd> descriptors, DenialLog& denials, Handlers handlers, Lasts lasts = Lasts::kOutlivesControl);
+  /// One that runs already. `adoption.descriptors`: KLP socket and listener, as proto/keeper.proto has them.
+  Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox, KeeperClient::Adoption adoption,
+           DenialLog& denials, Handlers handlers);
   ~Instance();
   Instance(const Instance&) = delete;
   Instance& operator=(const Instance&) = delete;
@@ -60,6 +68,12 @@ class Instance {
   void stop(std::chrono::milliseconds grace);
   /// SIGKILL to the whole tree, counted as asked for.
   void kill();
+  /// SIGKILL to the whole tree for what was found: kHung, or kSignal for its health.
+  void fail(Cause cause, const std::string& why);
+  /// Freezes the tree and looks at it. `done` once: whether it stands still now, the keeper's text about its processes,
+  /// and why there is none. Nothing that it says is listened to any more.
+  using Isolated = std::function<void(bool frozen, const std::string& processes, const std::string& missing)>;
+  void isolate(Isolated done);
   void signal(int number);
 
   /// Answered with known = false where the keeper cannot tell.
@@ -67,6 +81,8 @@ class Instance {
   /// Null when there were no descriptors left for it; then `ended` is about to be called.
   [[nodiscard]] KlpChannel* channel() { return channel_.get(); }
 
+  /// The keeper's name for it.
+  [[nodiscard]] std::uint64_t number() const { return number_; }
   [[nodiscard]] int pid() const { return pid_; }
   [[nodiscard]] std::uint32_t setup_us() const { return setup_us_; }
   [[nodiscard]] const std::vector<std::string>& degraded() const { return degraded_; }
@@ -77,11 +93,17 @@ class Instance {
   [[nodiscard]] const EndFacts& facts() const { return facts_; }
 
  private:
-  Result<> spawn(const PreparedSandbox& sandbox, std::uint32_t uid_slot, std::vector<Fd> descriptors);
+  Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox, DenialLog& denials,
+           Handlers handlers);
+  KeeperClient::InstanceEvents events();
+  Result<> spawn(const PreparedSandbox& sandbox, std::uint32_t uid_slot, std::vector<Fd> descriptors, Lasts lasts);
+  void collect_evidence(const Isolated& done);
+  void on_resumed(const klp::Resume& resume);
   void on_spawn_answer(const keeper::Reply& reply, std::vector<Fd> descriptors);
   void on_limit(const keeper::LimitHit& hit);
   void on_file_denied(const keeper::FileDenied& denied);
   void on_exited(const keeper::AgentExited& exited);
+  void on_rejected(const klp::Message& message, const Failure& failure);
   void on_channel_closed(const std::string& why, bool by_peer);
   KlpChannel::Handlers channel_handlers();
   void on_accepted();
@@ -108,7 +130,7 @@ class Instance {
   std::vector<std::string> degraded_;
   bool spawned_ = false, accepted_ = false, activated_ = false;
   bool started_word_ = false, started_ = false;
-  bool kill_wanted_ = false, over_ = false;
+  bool kill_wanted_ = false, isolated_ = false, frozen_ = false, over_ = false;
   Timer hello_timer_, start_timer_, kill_timer_;
   std::unique_ptr<SyscallWatch> syscalls_;
   std::unique_ptr<KlpChannel> channel_;

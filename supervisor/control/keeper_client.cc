@@ -39,7 +39,16 @@ Result<KeeperClient::Greeting> KeeperClient::receive_hello(int socket) {
     return failure("the keeper's first packet is no hello");
   }
   if (packet->fds.size() != 1) return failure("the keeper's hello came without the policies");
-  return Greeting{reply.hello(), std::move(packet->fds.front())};
+  Greeting greeting{reply.hello(), std::move(packet->fds.front()), {}};
+  for (std::uint32_t left = greeting.hello.adoptable(); left > 0; --left) {
+    auto next = receive_packet(socket, kMaxReplyBytes);
+    if (!next) return tl::unexpected(next.error());
+    if (!reply.ParseFromString(next->bytes) || !reply.has_adoptable()) {
+      return failure("the keeper announced an instance and did not describe it");
+    }
+    greeting.adoptions.push_back({reply.adoptable(), std::move(next->fds)});
+  }
+  return greeting;
 }
 
 void KeeperClient::request(keeper::Request request, std::vector<Fd> descriptors, Answer answer) {
@@ -113,6 +122,12 @@ void KeeperClient::answer(std::uint64_t id, const keeper::Reply& reply, std::vec
   const auto answer = std::move(found->second);
   answers_.erase(found);
   answer(reply, std::move(descriptors));
+}
+
+void KeeperClient::kill(std::uint64_t instance) {
+  keeper::Request kill;
+  kill.mutable_kill()->set_instance(instance);
+  request(std::move(kill), {}, nullptr);
 }
 
 std::uint64_t KeeperClient::new_instance(InstanceEvents events) {

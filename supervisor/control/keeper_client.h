@@ -35,12 +35,18 @@ class KeeperClient {
     std::function<void(const keeper::LimitHit&)> limit;
     std::function<void(const keeper::FileDenied&)> file_denied;
   };
+  /// An instance that outlived the control before (proto/keeper.proto says which descriptors there are).
+  struct Adoption {
+    keeper::Adoptable instance;
+    std::vector<Fd> descriptors;
+  };
   struct Greeting {
     keeper::Hello hello;
     Fd policies;  ///< sealed memfd: kai.keeper.Policies
+    std::vector<Adoption> adoptions;
   };
 
-  /// Blocks for the keeper's first packet. Before the loop runs.
+  /// Blocks for the keeper's first packets. Before the loop runs.
   static Result<Greeting> receive_hello(int socket);
 
   /// Sends a request (its id is set here); the descriptors go with it. `answer` (may be null) is called once, later;
@@ -50,6 +56,10 @@ class KeeperClient {
   /// A number for Spawn.instance that was never used before, by an earlier control either. Nothing is called after
   /// forget().
   std::uint64_t new_instance(InstanceEvents events);
+  /// The same for one that is adopted.
+  void adopt(std::uint64_t instance, InstanceEvents events) { instances_.emplace(instance, std::move(events)); }
+  /// SIGKILL to the tree of an instance.
+  void kill(std::uint64_t instance);
   void forget(std::uint64_t instance) { instances_.erase(instance); }
 
  private:

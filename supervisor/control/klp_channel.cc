@@ -8,9 +8,13 @@
 namespace kai {
 namespace {
 
-constexpr std::string_view kProtocol = "klp/1.0";
-// Text beside the payload; all of it has to fit into kEnvelopeOverheadBytes.
-constexpr std::size_t kMaxNameBytes = 256;
+// What may wait for an agent that does not read, by whose it is. Each is less than the next, and all less than the
+// stream's own limits, which end the channel: nobody but the agent itself gets it there.
+constexpr std::size_t kMaxEventBytes = (1 << 20) + kEnvelopeOverheadBytes;
+constexpr std::size_t kMaxEventMessages = 1024;
+constexpr std::size_t kMaxRequestBytes = 3 << 20;
+constexpr std::size_t kMaxRequestMessages = 2048;
+constexpr std::size_t kMaxAnswerBytes = 8 << 20;
 
 // What an agent may call its own failure. Codes that only kaid decides on (DENIED, QUARANTINED, …) are not its to say.
 constexpr std::array<std::string_view, 9> kAgentCodes = {"AGENT_ERROR", "INVALID",  "UNKNOWN_CAPABILITY",
@@ -19,31 +23,42 @@ constexpr std::array<std::string_view, 9> kAgentCodes = {"AGENT_ERROR", "INVALID
 
 StreamLimits channel_limits() {
   StreamLimits limits;
-  // Requests in flight are bounded by number; two of the largest size may wait while the agent reads.
-  limits.queue_bytes = 4U << 20;
+  limits.queue_bytes = 12U << 20;
   limits.queue_messages = 4096;
   return limits;
 }
 
-Failure failure_of(const klp::ErrorBody& error) {
+Failure failure_of(const klp::ErrorBody& error, const std::string& agent) {
   const bool known = std::find(kAgentCodes.begin(), kAgentCodes.end(), error.code()) != kAgentCodes.end();
-  return {known ? error.code() : "AGENT_ERROR", error.message(), {}, error.details_json(), error.retryable()};
+  return {known ? error.code() : "AGENT_ERROR", error.message(), {}, error.details_json(), error.retryable(), agent};
+}
+
+bool is_answer(klp::Type type) {
+  return type == klp::RESPONSE || type == klp::ERROR;
 }
 
 }  // namespace
 
-KlpChannel::KlpChannel(EventLoop& loop, Fd socket, KlpTerms terms, Handlers handlers)
+KlpChannel::KlpChannel(EventLoop& loop, Fd socket, KlpTerms terms, Handlers handlers, Begin begin)
     : loop_(loop),
+      begin_(begin),
       terms_(std::move(terms)),
       handlers_(std::move(handlers)),
-      deadline_timer_(loop),
       stream_(loop, std::move(socket), channel_limits(),
               {.frame = [this](std::string_view body) { receive(body); },
                .closed =
                    [this](const std::string& why, bool by_peer) {
                      phase_ = Phase::kEnded;
                      handlers_.closed(why, by_peer);
-                   }}) {}
+                   },
+               .drained = [this] { requests_.pump(); }}),
+      requests_(loop, terms_.agent_id, terms_.in_flight,
+                {.has_room =
+                     [this](std::size_t bytes) {
+                       return stream_.queued_messages() < kMaxRequestMessages &&
+                              stream_.queued_bytes() + bytes <= kMaxRequestBytes;
+                     },
+                 .send = [this](const klp::Message& message) { send_message(message); }}) {}
 
 void KlpChannel::breach(const std::string& why) {
   phase_ = Phase::kEnded;
@@ -66,6 +81,8 @@ void KlpChannel::handle(klp::Envelope& envelope) {
   switch (envelope.kind_case()) {
     case klp::Envelope::kHello:
       return handle_hello(envelope.hello());
+    case klp::Envelope::kResume:
+      return handle_resume(envelope.resume());
     case klp::Envelope::kRunnerHello:
       return handlers_.runner_hello();
     case klp::Envelope::kStarted:
@@ -75,7 +92,7 @@ void KlpChannel::handle(klp::Envelope& envelope) {
       phase_ = Phase::kClosing;
       return handlers_.start_failed(envelope.start_failed());
     case klp::Envelope::kMessage:
-      return handle_message(envelope.message());
+      return handle_message(envelope.message(), envelope.signature());
     case klp::Envelope::kHealthReport:
       return handlers_.health(std::move(*envelope.mutable_health_report()));
     case klp::Envelope::kLog:
@@ -88,7 +105,7 @@ void KlpChannel::handle(klp::Envelope& envelope) {
   }
 }
 
-std::string KlpChannel::fault_of(const klp::Hello& hello) const {
+std::string KlpChannel::take_hello(const klp::Hello& hello) {
   if (hello.agent_id() != terms_.agent_id) return "it says that it is agent '" + hello.agent_id() + "'";
   if (hello.version() != terms_.version) {
     return "it says version '" + hello.version() + "', registered is '" + terms_.version + "'";
@@ -99,18 +116,38 @@ std::string KlpChannel::fault_of(const klp::Hello& hello) const {
     }
   }
   if (hello.runner_protocol() != terms_.runner_protocol) return "it speaks another runner protocol than registered";
+  auto signature = MessageSignature::of(terms_.crypto, hello.public_key());
+  if (!signature) return signature.error().what;
+  check_.emplace(std::move(*signature));
   return {};
 }
 
-void KlpChannel::handle_hello(const klp::Hello& hello) {
+void KlpChannel::refuse_hello(const std::string& fault) {
   klp::Envelope envelope;
-  if (const std::string fault = fault_of(hello); !fault.empty()) {
-    envelope.mutable_refused()->set_code("DENIED");
-    envelope.mutable_refused()->set_reason(fault);
-    send(envelope);
-    phase_ = Phase::kRefused;
-    return handlers_.refused(fault);
+  envelope.mutable_refused()->set_code("DENIED");
+  envelope.mutable_refused()->set_reason(fault);
+  send(envelope);
+  phase_ = Phase::kRefused;
+  handlers_.refused(fault);
+}
+
+void KlpChannel::handle_resume(const klp::Resume& resume) {
+  if (begin_ != Begin::kResume) return breach("it resumes a channel that was not lost");
+  std::string fault = take_hello(resume.hello());
+  if (fault.empty() && terms_.known_public_key && *terms_.known_public_key != resume.hello().public_key()) {
+    fault = "it resumes with another public key than that of its hello";
   }
+  if (!fault.empty()) return refuse_hello(fault);
+  klp::Envelope envelope;
+  envelope.mutable_resumed();
+  send(envelope);
+  phase_ = phase_after(resume.phase());
+  handlers_.resumed(resume);
+}
+
+void KlpChannel::handle_hello(const klp::Hello& hello) {
+  if (const std::string fault = take_hello(hello); !fault.empty()) return refuse_hello(fault);
+  klp::Envelope envelope;
   klp::Accepted& accepted = *envelope.mutable_accepted();
   for (const Permission& granted : terms_.permissions) {
     klp::Permission& permission = *accepted.add_permissions();
@@ -121,42 +158,43 @@ void KlpChannel::handle_hello(const klp::Hello& hello) {
   accepted.set_max_frame_bytes(kMaxFrameBytes);
   accepted.set_max_in_flight(terms_.in_flight);
   accepted.set_message_deadline_ms(static_cast<std::uint32_t>(terms_.message_deadline.count()));
+  accepted.add_services("topics");
   send(envelope);
   phase_ = Phase::kAccepted;
   handlers_.accepted();
 }
 
-void KlpChannel::handle_message(const std::string& bytes) {
+void KlpChannel::handle_message(const std::string& bytes, const std::string& signature) {
   klp::Message message;
   if (!message.ParseFromString(bytes)) return breach("a message that cannot be read");
-  if (message.payload().size() > kMaxFrameBytes) return breach("a payload over the limit");
-  for (const std::string* text : {&message.id(), &message.to(), &message.correlation_id(), &message.capability(),
-                                  &message.timestamp(), &message.content_type(), &message.protocol()}) {
-    if (text->size() > kMaxNameBytes) return breach("a message field over 256 bytes");
+  if (const std::string fault = size_fault(message); !fault.empty()) return breach(fault);
+  if (!is_answer(message.type()) && message.type() != klp::REQUEST && message.type() != klp::EVENT) {
+    return breach("a message without a type");
   }
+  message = known_fields(std::move(message));
   message.set_from(terms_.agent_id);
-  switch (message.type()) {
-    case klp::RESPONSE:
-    case klp::ERROR:
-      return handle_answer(std::move(message));
-    case klp::REQUEST:
-    case klp::EVENT:
-      return handlers_.message(std::move(message));
-    default:
-      return breach("a message without a type");
+  if (const auto refusal = check_->refusal(message, bytes, signature, unix_ms(), loop_.now_ms())) {
+    return reject(message, *refusal);
+  }
+  if (!is_answer(message.type())) return handlers_.message(std::move(message));
+  const std::string request = message.correlation_id();
+  if (message.type() == klp::ERROR) {
+    requests_.answer(request, tl::unexpected(failure_of(message.error(), terms_.agent_id)));
+  } else {
+    requests_.answer(request, std::move(message));
   }
 }
 
-void KlpChannel::handle_answer(klp::Message&& message) {
-  const auto found = waiting_.find(message.correlation_id());
-  if (found == waiting_.end()) return;  // too late: its sender has its TIMEOUT already
-  const Answer answer = std::move(found->second.answer);
-  waiting_.erase(found);
-  if (message.type() == klp::ERROR) {
-    answer(tl::unexpected(failure_of(message.error())));
-  } else {
-    answer(std::move(message));
+// Who waits for it is told, whoever that is: the one whose request it answers, or its own sender.
+void KlpChannel::reject(const klp::Message& message, const Failure& failure) {
+  if (failure.code == "BAD_SIGNATURE" || failure.code == "REPLAY") handlers_.rejected(message, failure);
+  Failure told = failure;
+  if (is_answer(message.type())) {
+    told.message = "the answer of agent '" + terms_.agent_id + "' was not taken: " + failure.message;
+    return requests_.answer(message.correlation_id(), tl::unexpected(std::move(told)));
   }
+  told.message = "the message was not taken: " + failure.message;
+  reply_error(message, told);
 }
 
 void KlpChannel::request(klp::Message message, std::chrono::milliseconds deadline, Answer answer) {
@@ -165,57 +203,21 @@ void KlpChannel::request(klp::Message message, std::chrono::milliseconds deadlin
     return answer(refuse("TOO_LARGE", "the payload has " + std::to_string(message.payload().size()) +
                                           " bytes, at most " + std::to_string(kMaxFrameBytes) + " are allowed"));
   }
-  if (waiting_.size() >= terms_.in_flight) {
-    return answer(refuse(
-        "BUSY",
-        "agent '" + terms_.agent_id + "' has " + std::to_string(waiting_.size()) + " requests in flight, its limit",
-        "Try again when it has answered some"));
-  }
-  message.set_protocol(std::string(kProtocol));
+  message.set_protocol(std::string(kKlpProtocol));
   if (message.id().empty()) message.set_id(new_uuid());
   message.set_to(terms_.agent_id);
   message.set_type(klp::REQUEST);
   message.set_timestamp(iso_now());
-  message.set_deadline_ms(static_cast<std::uint32_t>(deadline.count()));
-  const std::int64_t deadline_at = loop_.now_ms() + deadline.count();
-  waiting_.emplace(message.id(), Waiting{deadline_at, std::move(answer)});
-  arm_deadline(deadline_at);
-  send_message(message);
-}
-
-void KlpChannel::arm_deadline(std::int64_t deadline) {
-  if (armed_for_ != 0 && armed_for_ <= deadline) return;
-  armed_for_ = deadline;
-  deadline_timer_.start(std::chrono::milliseconds(deadline - loop_.now_ms()), [this] { expire(); });
-}
-
-void KlpChannel::expire() {
-  // The request that the timer was set for may be answered long since: it is not moved for each answer.
-  armed_for_ = 0;
-  std::vector<Answer> expired;
-  for (auto entry = waiting_.begin(); entry != waiting_.end();) {
-    if (entry->second.deadline <= loop_.now_ms()) {
-      expired.push_back(std::move(entry->second.answer));
-      entry = waiting_.erase(entry);
-    } else {
-      arm_deadline((entry++)->second.deadline);
-    }
-  }
-  for (const Answer& answer : expired) {
-    answer(refuse("TIMEOUT", "agent '" + terms_.agent_id + "' did not answer in time",
-                  "Give it longer with --timeout, or see what it does with 'kaictl logs " + terms_.agent_id + "'"));
-  }
-}
-
-void KlpChannel::fail_all(const Failure& failure) {
-  deadline_timer_.stop();
-  armed_for_ = 0;
-  for (const auto& [id, entry] : std::exchange(waiting_, {})) entry.answer(tl::unexpected(failure));
+  requests_.add(std::move(message), deadline, std::move(answer));
 }
 
 void KlpChannel::reply(const klp::Message& request, klp::Message response) {
-  response.set_protocol(std::string(kProtocol));
-  response.set_id(new_uuid());
+  if (stream_.queued_bytes() + response.payload().size() > kMaxAnswerBytes) {
+    return reply_error(request,
+                       refuse("BUSY", "the answer found no place: the agent has not read those before").value());
+  }
+  response.set_protocol(std::string(kKlpProtocol));
+  if (response.id().empty()) response.set_id(new_uuid());
   response.set_from(request.to());
   response.set_to(terms_.agent_id);
   response.set_type(klp::RESPONSE);
@@ -224,23 +226,30 @@ void KlpChannel::reply(const klp::Message& request, klp::Message response) {
   send_message(response);
 }
 
-void KlpChannel::deliver(klp::Message event) {
-  event.set_protocol(std::string(kProtocol));
+bool KlpChannel::deliver(klp::Message event) {
+  if (stream_.queued_messages() >= kMaxEventMessages ||
+      stream_.queued_bytes() + event.payload().size() > kMaxEventBytes) {
+    return false;
+  }
+  event.set_protocol(std::string(kKlpProtocol));
   event.set_type(klp::EVENT);
+  event.set_timestamp(iso_now());
   send_message(event);
+  return true;
 }
 
 void KlpChannel::reply_error(const klp::Message& request, const Failure& failure) {
   klp::Message message;
-  message.set_protocol(std::string(kProtocol));
+  message.set_protocol(std::string(kKlpProtocol));
   message.set_id(new_uuid());
-  message.set_from("kaid");
+  message.set_from(failure.from.empty() ? "kaid" : failure.from);
   message.set_to(terms_.agent_id);
   message.set_type(klp::ERROR);
   message.set_correlation_id(request.id());
   message.set_timestamp(iso_now());
   message.mutable_error()->set_code(failure.code);
   message.mutable_error()->set_message(failure.message);
+  message.mutable_error()->set_details_json(failure.details_json);
   message.mutable_error()->set_retryable(failure.retryable);
   send_message(message);
 }
@@ -268,6 +277,7 @@ void KlpChannel::stop(std::chrono::milliseconds grace) {
   envelope.mutable_stop()->set_grace_ms(static_cast<std::uint32_t>(grace.count()));
   send(envelope);
   if (phase_ == Phase::kAccepted || phase_ == Phase::kServing) phase_ = Phase::kClosing;
+  requests_.fail_waiting(refuse("NOT_RUNNING", "agent '" + terms_.agent_id + "' is stopping").value());
 }
 
 void KlpChannel::signal(int number) {

@@ -15,13 +15,16 @@ constexpr Transition never(State state) {
 
 using Row = std::array<Transition, kEvents>;
 
-// One row a state; the columns are kStart, kStop, kTerminate, kUnregister | kReady, kEnded, kCrashed, kGaveUp,
-// kBackoffOver.
+// One row a state; the columns are kStart, kStop, kTerminate, kUnregister, kQuarantine, kRecover | kReady, kEnded,
+// kCrashed, kGaveUp, kCondemned, kBackoffOver.
 constexpr Row kRegistered = {
     to(State::kStarting, Effect::kSpawn),
     to(State::kRegistered),
     to(State::kTerminated),
     to(State::kRegistered, Effect::kRemove),
+    to(State::kQuarantined),
+    refused(State::kRegistered, "CONFLICT"),
+    never(State::kRegistered),
     never(State::kRegistered),
     never(State::kRegistered),
     never(State::kRegistered),
@@ -33,10 +36,13 @@ constexpr Row kStarting = {
     to(State::kStopping, Effect::kStopInstance),
     to(State::kStopping, Effect::kThenTerminate, Effect::kStopInstance),
     refused(State::kStarting, "CONFLICT"),
+    to(State::kQuarantined, Effect::kIsolate),
+    refused(State::kStarting, "CONFLICT"),
     to(State::kRunning),
     to(State::kStopped),
     to(State::kBackoff, Effect::kArmBackoff),
     to(State::kStopped),
+    to(State::kQuarantined, Effect::kIsolate),
     never(State::kStarting),
 };
 constexpr Row kRunning = {
@@ -44,10 +50,13 @@ constexpr Row kRunning = {
     to(State::kStopping, Effect::kStopInstance),
     to(State::kStopping, Effect::kThenTerminate, Effect::kStopInstance),
     refused(State::kRunning, "CONFLICT"),
+    to(State::kQuarantined, Effect::kIsolate),
+    refused(State::kRunning, "CONFLICT"),
     never(State::kRunning),
     to(State::kStopped),
     to(State::kBackoff, Effect::kArmBackoff),
     to(State::kStopped),
+    to(State::kQuarantined, Effect::kIsolate),
     never(State::kRunning),
 };
 constexpr Row kStopping = {
@@ -55,10 +64,13 @@ constexpr Row kStopping = {
     to(State::kStopping, Effect::kThenStop),
     to(State::kStopping, Effect::kThenTerminate),
     refused(State::kStopping, "CONFLICT"),
+    to(State::kQuarantined, Effect::kThenStop, Effect::kIsolate),
+    refused(State::kStopping, "CONFLICT"),
     to(State::kStopping),  // the word that it is started crossed the stop
     to(State::kStopped, Effect::kFollowUp),
     to(State::kStopped, Effect::kFollowUp),
     to(State::kStopped, Effect::kFollowUp),
+    to(State::kQuarantined, Effect::kIsolate, Effect::kFollowUp),
     never(State::kStopping),
 };
 constexpr Row kStopped = {
@@ -66,6 +78,9 @@ constexpr Row kStopped = {
     to(State::kStopped),
     to(State::kTerminated),
     to(State::kStopped, Effect::kRemove),
+    to(State::kQuarantined),
+    refused(State::kStopped, "CONFLICT"),
+    never(State::kStopped),
     never(State::kStopped),
     never(State::kStopped),
     never(State::kStopped),
@@ -77,6 +92,9 @@ constexpr Row kBackoff = {
     to(State::kStopped),
     to(State::kTerminated),
     refused(State::kBackoff, "CONFLICT"),
+    to(State::kQuarantined),
+    refused(State::kBackoff, "CONFLICT"),
+    never(State::kBackoff),
     never(State::kBackoff),
     never(State::kBackoff),
     never(State::kBackoff),
@@ -88,6 +106,9 @@ constexpr Row kUpgrading = {
     refused(State::kUpgrading, "UPGRADING"),
     refused(State::kUpgrading, "UPGRADING"),
     refused(State::kUpgrading, "UPGRADING"),
+    to(State::kQuarantined, Effect::kIsolate),
+    refused(State::kUpgrading, "UPGRADING"),
+    never(State::kUpgrading),
     never(State::kUpgrading),
     never(State::kUpgrading),
     never(State::kUpgrading),
@@ -99,10 +120,13 @@ constexpr Row kQuarantined = {
     to(State::kQuarantined),
     to(State::kTerminated),
     refused(State::kQuarantined, "CONFLICT"),
+    to(State::kQuarantined),
+    to(State::kStarting, Effect::kSpawn),
     never(State::kQuarantined),
-    never(State::kQuarantined),
-    never(State::kQuarantined),
-    never(State::kQuarantined),
+    to(State::kQuarantined, Effect::kFollowUp),  // what was isolated is gone
+    to(State::kQuarantined, Effect::kFollowUp),
+    to(State::kQuarantined, Effect::kFollowUp),
+    to(State::kQuarantined, Effect::kFollowUp),
     never(State::kQuarantined),
 };
 constexpr Row kTerminated = {
@@ -110,6 +134,9 @@ constexpr Row kTerminated = {
     to(State::kTerminated),
     to(State::kTerminated),
     to(State::kTerminated, Effect::kRemove),
+    to(State::kQuarantined),
+    refused(State::kTerminated, "CONFLICT"),
+    never(State::kTerminated),
     never(State::kTerminated),
     never(State::kTerminated),
     never(State::kTerminated),
@@ -122,8 +149,9 @@ constexpr std::array<Row, kStates> kTable = {kRegistered, kStarting,  kRunning, 
 
 constexpr std::array<std::string_view, kStates> kStateNames = {
     "registered", "starting", "running", "stopping", "stopped", "backoff", "upgrading", "quarantined", "terminated"};
-constexpr std::array<std::string_view, kEvents> kEventNames = {"start", "stop",    "terminate", "unregister",  "ready",
-                                                               "ended", "crashed", "gave up",   "backoff over"};
+constexpr std::array<std::string_view, kEvents> kEventNames = {"start",      "stop",    "terminate", "unregister",
+                                                               "quarantine", "recover", "ready",     "ended",
+                                                               "crashed",    "gave up", "condemned", "backoff over"};
 
 }  // namespace
 

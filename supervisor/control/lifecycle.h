@@ -15,8 +15,8 @@ enum class State {
   kStopping,
   kStopped,
   kBackoff,
-  kUpgrading,    // reserved: the upgrade issue's
-  kQuarantined,  // reserved: the supervision issue's
+  kUpgrading,  // reserved: the upgrade issue's
+  kQuarantined,
   kTerminated,
 };
 inline constexpr std::size_t kStates = 9;
@@ -29,19 +29,23 @@ enum class Event {
   kStop,
   kTerminate,
   kUnregister,
-  kReady,    ///< the instance is started
-  kEnded,    ///< it ended as it should: stopped as asked, or exit status 0
-  kCrashed,  ///< it ended otherwise, and policy starts it again
-  kGaveUp,   ///< it ended otherwise, and stays down
+  kQuarantine,  ///< the operator's, or kaid's own judgement on one that lives
+  kRecover,     ///< the operator's; nothing of the instance before is left
+  kReady,       ///< the instance is started
+  kEnded,       ///< it ended as it should: stopped as asked, or exit status 0
+  kCrashed,     ///< it ended otherwise, and policy starts it again
+  kGaveUp,      ///< it ended otherwise, and stays down
+  kCondemned,   ///< it ended in a way that quarantines it, or its recovery failed
   kBackoffOver,
 };
-inline constexpr std::size_t kEvents = 9;
+inline constexpr std::size_t kEvents = 12;
 std::string_view to_string(Event event);
 
 enum class Effect {
   kNone,
   kSpawn,          ///< a new instance
   kStopInstance,   ///< stop it, with grace
+  kIsolate,        ///< freeze or end what runs, as policy says, and keep evidence; nothing where nothing runs
   kArmBackoff,     ///< the timer that ends in kBackoffOver
   kThenStart,      ///< remembered until the instance is gone: start again
   kThenStop,       ///< … stay stopped (takes a kThenStart back)

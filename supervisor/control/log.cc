@@ -116,6 +116,24 @@ bool Log::emit(const Entry& entry) {
   return written;
 }
 
+std::string fields_json(std::string_view message, std::span<const LogField> fields) {
+  std::string json = "{";
+  const auto name = [&](std::string_view key) {
+    if (json.size() > 1) json += ',';
+    append_json_string(json, key);
+    json += ':';
+  };
+  if (!message.empty()) {
+    name("message");
+    append_json_string(json, message);
+  }
+  for (const LogField& field : fields) {
+    name(field.key);
+    std::visit(AppendJson{json}, field.value);
+  }
+  return json += '}';
+}
+
 /// LogReader::matches relies on the order time, level, agent.
 void Log::format_json(const Entry& entry) {
   json_ = "{\"time\":\"";

@@ -41,6 +41,9 @@ struct LogField {
   Value value;
 };
 
+/// Message (where there is one) and fields as one JSON object, escaped as a record of the log is.
+std::string fields_json(std::string_view message, std::span<const LogField> fields);
+
 struct LogOptions {
   LogLevel level = LogLevel::kInfo;                  ///< what is below is written nowhere
   std::string directory;                             ///< of kaid.log and its older files; empty: no files

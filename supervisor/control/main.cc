@@ -42,7 +42,7 @@ int run() {
   raise_descriptor_limit();
   // It would write to standard error what agents make it say; whoever parses checks the result.
   google::protobuf::SetLogHandler(nullptr);
-  const auto greeting = KeeperClient::receive_hello(kKeeperFd);
+  auto greeting = KeeperClient::receive_hello(kKeeperFd);
   if (!greeting) return give_up("kai-control is started by kaid, not by hand", greeting.error());
   const keeper::Hello* const hello = &greeting->hello;
 
@@ -64,7 +64,8 @@ int run() {
   auto audit = AuditLog::open(loop, **log, hello->state_dir() + "/audit");
   if (!audit) return give_up("the audit cannot be opened", audit.error());
   KeeperClient keeper(loop, Fd(kKeeperFd));
-  Control control({loop, keeper, **log, *registry, *packages, *hello, policies, **audit}, options.directory);
+  Control control({loop, keeper, **log, *registry, *packages, *hello, policies, **audit}, options.directory,
+                  std::move(greeting->adoptions));
   if (auto started = control.start(); !started) return give_up("kaid cannot serve", started.error());
   loop.run();
   return control.exit_status();

@@ -136,7 +136,7 @@ void OperatorApi::admit(Fd socket) {
   }
   const std::uint64_t key = ++last_key_;
   connections_.emplace(key, std::make_shared<Connection>(
-                                loop_, std::move(socket),
+                                loop_, std::move(socket), peer.credentials.uid,
                                 Connection::Handlers{.request = handle_, .closed = [this, key](const std::string&) {
                                                        connections_.erase(key);
                                                      }}));

@@ -14,24 +14,37 @@ OutputPipes::OutputPipes(EventLoop& loop, Log& log, const std::string& agent, st
   pipes_[1].stream = AgentOutput::Stream::kStderr;
 }
 
+Result<> OutputPipes::begin(Pipe& pipe, Fd fd) {
+  pipe.fd = std::move(fd);
+  // Ours only: the agent's end stays as programs expect it, blocking.
+  if (auto set = set_nonblocking(pipe.fd.get()); !set) return set;
+  pipe.poll = std::make_unique<Poll>(loop_, pipe.fd.get(), [this, &pipe](int) {
+    read_some(pipe);
+    arm_report();
+  });
+  pipe.poll->watch(UV_READABLE);
+  return {};
+}
+
 Result<std::vector<Fd>> OutputPipes::open() {
-  std::vector<Fd> given;
+  std::vector<Fd> given, kept;
   given.emplace_back(::open("/dev/null", O_RDONLY | O_CLOEXEC));
   if (!given.back()) return errno_failure("open", "/dev/null");
   for (Pipe& pipe : pipes_) {
     auto ends = make_pipe();
     if (!ends) return tl::unexpected(ends.error());
-    pipe.fd = std::move(ends->first);
+    kept.emplace_back(fcntl(ends->first.get(), F_DUPFD_CLOEXEC, 0));
+    if (!kept.back()) return errno_failure("fcntl", "F_DUPFD_CLOEXEC");
     given.push_back(std::move(ends->second));
-    // Ours only: the agent's end stays as programs expect it, blocking.
-    if (const auto set = set_nonblocking(pipe.fd.get()); !set) return tl::unexpected(set.error());
-    pipe.poll = std::make_unique<Poll>(loop_, pipe.fd.get(), [this, &pipe](int) {
-      read_some(pipe);
-      arm_report();
-    });
-    pipe.poll->watch(UV_READABLE);
+    if (auto begun = begin(pipe, std::move(ends->first)); !begun) return tl::unexpected(begun.error());
   }
+  for (Fd& fd : kept) given.push_back(std::move(fd));
   return given;
+}
+
+Result<> OutputPipes::adopt(Fd output, Fd error) {
+  if (auto begun = begin(pipes_[0], std::move(output)); !begun) return begun;
+  return begin(pipes_[1], std::move(error));
 }
 
 bool OutputPipes::read_some(Pipe& pipe) {

@@ -104,10 +104,13 @@ class PackageStore {
   Fd directory_;
 };
 
+struct PackageFindings {
+  std::vector<ManifestError> errors;    ///< each refuses the registration
+  std::vector<ManifestError> warnings;  ///< of dependencies that are not required
+};
 /// What the manifest says about the package's content, held against the content: `entry` is a regular file that no
-/// symlink stands before and, for exec, executable (/entry); each required dependency of type module of a node agent is
-/// in node_modules
-/// (/dependencies/N). Empty: all is well. Ranges of versions are not checked.
-std::vector<ManifestError> check_package(const StagedPackage& package, const Manifest& manifest);
+/// symlink stands before and, for exec, executable (/entry); each dependency of type module of a node agent is in
+/// node_modules at a version within its range (/dependencies/N), which is one (/dependencies/N/version).
+PackageFindings check_package(const StagedPackage& package, const Manifest& manifest);
 
 }  // namespace kai

@@ -1,4 +1,5 @@
 #include "base/text.h"
+#include "policies/versions/npm_range.h"
 #include "supervisor/control/packages.h"
 
 namespace kai {
@@ -28,24 +29,49 @@ std::string entry_fault(const PackageEntries& entries, const std::string& entry,
   return "";
 }
 
-}  // namespace
-
-std::vector<ManifestError> check_package(const StagedPackage& package, const Manifest& manifest) {
-  std::vector<ManifestError> errors;
-  if (const std::string fault = entry_fault(package.entries(), manifest.entry, manifest.runtime.kind); !fault.empty()) {
-    errors.push_back({"/entry", escape_for_terminal(manifest.entry) + " " + fault});
+/// What is wrong with the module in the package; empty: it is there, at a version within the range.
+std::string module_fault(const StagedPackage& package, const Dependency& dependency, const NpmRange& range) {
+  const std::string name = escape_for_terminal(dependency.name);
+  const auto found = package.module_version(dependency.name);
+  if (!found) return "the module " + name + " cannot be looked at: " + found.error().message();
+  if (!*found) {
+    return "the module " + name +
+           " is not in the package's node_modules; run npm ci in the package before registering it";
   }
-  if (manifest.runtime.kind != RuntimeKind::kNode) return errors;
+  const auto version = NpmVersion::parse(**found);
+  if (version && range.has(*version)) return {};
+  return "the module " + name + " in the package's node_modules has version '" + escape_for_terminal(**found) +
+         "', which is not within " + escape_for_terminal(dependency.version) + "; run npm ci in the package";
+}
+
+/// Versions are npm's: only a node agent's modules are looked at.
+void check_modules(const StagedPackage& package, const Manifest& manifest, PackageFindings& findings) {
+  if (manifest.runtime.kind != RuntimeKind::kNode) return;
   for (std::size_t at = 0; at < manifest.dependencies.size(); ++at) {
     const Dependency& dependency = manifest.dependencies[at];
-    if (dependency.type != DependencyType::kModule || !dependency.required || dependency.name == kSdkModule) continue;
-    if (package.has_module(dependency.name)) continue;
-    errors.push_back({"/dependencies/" + std::to_string(at), "the required module " +
-                                                                 escape_for_terminal(dependency.name) +
-                                                                 " is not in the package's node_modules; run npm ci in "
-                                                                 "the package before registering it"});
+    if (dependency.type != DependencyType::kModule || dependency.name == kSdkModule) continue;
+    const std::string pointer = "/dependencies/" + std::to_string(at);
+    const auto range = NpmRange::parse(dependency.version);
+    if (!range) {
+      findings.errors.push_back(
+          {pointer + "/version", "is no range of npm's: " + escape_for_terminal(range.error().what)});
+      continue;
+    }
+    std::string fault = module_fault(package, dependency, *range);
+    if (fault.empty()) continue;
+    (dependency.required ? findings.errors : findings.warnings).push_back({pointer, std::move(fault)});
   }
-  return errors;
+}
+
+}  // namespace
+
+PackageFindings check_package(const StagedPackage& package, const Manifest& manifest) {
+  PackageFindings findings;
+  if (const std::string fault = entry_fault(package.entries(), manifest.entry, manifest.runtime.kind); !fault.empty()) {
+    findings.errors.push_back({"/entry", escape_for_terminal(manifest.entry) + " " + fault});
+  }
+  check_modules(package, manifest, findings);
+  return findings;
 }
 
 }  // namespace kai

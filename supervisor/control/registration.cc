@@ -1,6 +1,7 @@
 // `kaictl register`: tar → staged package → manifest checked → TypeScript compiled → package sealed → registry. What
 // touches many files runs on a worker thread.
 #include "base/text.h"
+#include "supervisor/control/audit_log.h"
 #include "supervisor/control/documents.h"
 #include "supervisor/control/requests.h"
 #include "supervisor/control/typescript.h"
@@ -13,6 +14,7 @@ struct Reading {
   Outcome<> outcome;
   std::optional<StagedPackage> package;
   Manifest manifest;
+  std::vector<std::string> warnings;
 };
 
 Reading read_package(const PackageStore& store, int tar) {
@@ -23,7 +25,13 @@ Reading read_package(const PackageStore& store, int tar) {
     return reading;
   }
   ManifestResult parsed = parse_manifest(staged->manifest());
-  if (parsed.manifest) parsed.errors = check_package(*staged, *parsed.manifest);
+  if (parsed.manifest) {
+    PackageFindings findings = check_package(*staged, *parsed.manifest);
+    parsed.errors = std::move(findings.errors);
+    for (const ManifestError& warning : findings.warnings) {
+      reading.warnings.push_back(warning.pointer + ": " + warning.message + " (required: false)");
+    }
+  }
   if (!parsed.errors.empty()) {
     reading.outcome = tl::unexpected(manifest_failure(parsed.errors));
     return reading;
@@ -51,6 +59,7 @@ class Registration : public std::enable_shared_from_this<Registration> {
  private:
   void on_read() {
     if (!reading_.outcome) return fail(reading_.outcome.error());
+    warnings_ = std::move(reading_.warnings);
     const auto compiled = compile(reading_.manifest, *environment_.policies.for_agent(reading_.manifest.id),
                                   {"unnamed", entry_override_});
     if (!compiled) return fail({"DENIED", compiled.error().message(), {}, {}, false});
@@ -84,7 +93,6 @@ class Registration : public std::enable_shared_from_this<Registration> {
     if (!sealed_)
       return fail({"INTERNAL", "the package cannot be stored: " + sealed_.error().message(), {}, {}, false});
     const Manifest& manifest = reading_.manifest;
-    environment_.log.write(LogLevel::kDebug, manifest.id, "created", "its package is stored", {{"package", *sealed_}});
     Agent* known = operations_.agents.find(manifest.id);
     if (known != nullptr && known->row().active.package == *sealed_ &&
         known->row().active.version == manifest.version) {
@@ -103,6 +111,7 @@ class Registration : public std::enable_shared_from_this<Registration> {
 
   void put() {
     const Manifest& manifest = reading_.manifest;
+    report(LogLevel::kDebug, "created", "its package is stored", {{"package", *sealed_}});
     RegisteredVersion version;
     version.version = manifest.version;
     version.package = *sealed_;
@@ -112,13 +121,25 @@ class Registration : public std::enable_shared_from_this<Registration> {
     const auto agent = operations_.agents.put(manifest, version);
     if (!agent)
       return fail({"INTERNAL", "the registry could not be written: " + agent.error().message(), {}, {}, false});
-    environment_.log.write(LogLevel::kInfo, manifest.id, "registered", manifest.name,
-                           {{"version", manifest.version}, {"package", sealed_->substr(0, 12)}});
+    report(LogLevel::kInfo, "registered", manifest.name,
+           {{"version", manifest.version}, {"package", sealed_->substr(0, 12)}});
     for (const std::string& warning : warnings_)
       environment_.log.write(LogLevel::kWarn, manifest.id, "kai.trimmed", warning);
-    responder_.done(registered_document(**agent, warnings_), warnings_);
     // The first start finds its description ready.
     static_cast<void>((*agent)->prepared());
+    environment_.audit.when_durable([responder = responder_, document = registered_document(**agent, warnings_),
+                                     warnings = warnings_](const Result<>& durable) mutable {
+      if (!durable) return responder.fail(not_recorded(durable.error()));
+      responder.done(std::move(document), warnings);
+    });
+  }
+
+  /// One line of the log and one record of the audit.
+  void report(LogLevel level, std::string_view event, std::string_view message, std::vector<LogField> fields) {
+    environment_.log.write(level, reading_.manifest.id, event, message, fields);
+    fields.emplace_back("state", "registered");
+    fields.emplace_back("operatorUid", responder_.uid());
+    environment_.audit.append(reading_.manifest.id, event, fields_json(message, fields));
   }
 
   void fail(const Failure& failure) {

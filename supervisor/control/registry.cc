@@ -39,14 +39,16 @@ constexpr std::array kMigrations = {
     CREATE TABLE synced(row INTEGER PRIMARY KEY CHECK(row = 1), count INTEGER NOT NULL) STRICT;
     INSERT INTO synced VALUES(1, 0);
     )sql",
+    "ALTER TABLE agents ADD COLUMN quarantine TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE agents ADD COLUMN ended_instance INTEGER NOT NULL DEFAULT 0",
 };
 
 constexpr const char* kSelectAgents =
-    "SELECT a.id, a.desired, a.state, a.uid_slot, a.created_at, a.last_end,"
+    "SELECT a.id, a.desired, a.state, a.uid_slot, a.created_at, a.last_end, a.quarantine, a.ended_instance,"
     " v.version, v.package, v.manifest, v.entry_override, v.registered_at"
     " FROM agents a JOIN versions v ON v.agent_id = a.id AND v.version = a.active_version ORDER BY a.id";
 constexpr const char* kSelectAgent =
-    "SELECT a.id, a.desired, a.state, a.uid_slot, a.created_at, a.last_end,"
+    "SELECT a.id, a.desired, a.state, a.uid_slot, a.created_at, a.last_end, a.quarantine, a.ended_instance,"
     " v.version, v.package, v.manifest, v.entry_override, v.registered_at"
     " FROM agents a JOIN versions v ON v.agent_id = a.id AND v.version = a.active_version WHERE a.id = ?1";
 
@@ -66,7 +68,9 @@ RegisteredAgent agent_at(const Statement& row) {
   agent.uid_slot = static_cast<std::uint32_t>(row.number(3));
   agent.created_at = row.number(4);
   agent.last_end = row.text(5);
-  agent.active = version_at(row, 6);
+  agent.quarantine = row.text(6);
+  agent.ended_instance = static_cast<std::uint64_t>(row.number(7));
+  agent.active = version_at(row, 8);
   return agent;
 }
 
@@ -164,7 +168,7 @@ Result<> Registry::put_rows(const std::string& id, const RegisteredVersion& vers
   if (!*known) {
     const auto slot = lowest_free_slot();
     if (!slot) return tl::unexpected(slot.error());
-    auto insert = database_->prepare("INSERT INTO agents VALUES(?1, ?2, 'stopped', 'registered', ?3, ?4, '')");
+    auto insert = database_->prepare("INSERT INTO agents VALUES(?1, ?2, 'stopped', 'registered', ?3, ?4, '', '', 0)");
     if (!insert) return tl::unexpected(insert.error());
     auto inserted = (*insert)->bind(1, id).bind(2, version.version).bind(3, *slot).bind(4, unix_ms()).run();
     if (!inserted) return inserted;
@@ -252,8 +256,18 @@ Result<> Registry::set_state(const std::string& id, std::string_view state) {
   return update(id, "UPDATE agents SET state = ?2 WHERE id = ?1 AND state <> ?2", state);
 }
 
-Result<> Registry::set_last_end(const std::string& id, std::string_view json) {
+Result<> Registry::set_last_end(const std::string& id, std::string_view json, std::uint64_t instance) {
+  {
+    auto statement = database_->prepare("UPDATE agents SET ended_instance = ?2 WHERE id = ?1");
+    if (!statement) return tl::unexpected(statement.error());
+    const auto number = static_cast<std::int64_t>(instance);
+    if (auto set = (*statement)->bind(1, id).bind(2, number).run(); !set) return set;
+  }
   return update(id, "UPDATE agents SET last_end = ?2 WHERE id = ?1 AND last_end <> ?2", json);
+}
+
+Result<> Registry::set_quarantine(const std::string& id, std::string_view json) {
+  return update(id, "UPDATE agents SET quarantine = ?2 WHERE id = ?1 AND quarantine <> ?2", json);
 }
 
 /// An update that matches no row writes nothing at all: neither a page nor the write-ahead log.

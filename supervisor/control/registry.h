@@ -39,6 +39,8 @@ struct RegisteredAgent {
   std::uint32_t uid_slot = 0;
   std::int64_t created_at = 0;  ///< Unix ms, of the first registration
   std::string last_end;         ///< contracts.md lastEnd, as JSON; empty: it has not ended yet
+  std::uint64_t ended_instance = 0;  ///< whose end that was (keeper's Spawn.instance); 0: none
+  std::string quarantine;       ///< quarantine.h's JSON; empty: it is in none
 };
 
 class Registry {
@@ -64,10 +66,11 @@ class Registry {
   Result<std::vector<RegisteredVersion>> versions(const std::string& id) const;  ///< oldest first
   Result<std::set<std::string>> packages_in_use() const;
 
-  // An agent that is not registered is an error in these three.
+  // An agent that is not registered is an error in these.
   Result<> set_desired(const std::string& id, Desired desired);
   Result<> set_state(const std::string& id, std::string_view state);
-  Result<> set_last_end(const std::string& id, std::string_view json);
+  Result<> set_last_end(const std::string& id, std::string_view json, std::uint64_t instance);
+  Result<> set_quarantine(const std::string& id, std::string_view json);
 
   /// Waits for the disk to have all that was written so far; does nothing when it has.
   Result<> sync();

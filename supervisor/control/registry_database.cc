@@ -7,11 +7,12 @@ namespace {
 // waited for this long.
 constexpr int kBusyMs = 1000;
 
-std::string advice(int code) {
+std::string advice(int code, const DatabaseNames& names) {
   switch (code & 0xFF) {
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-      return "; the file is damaged: stop kaid, put a copy of it in its place, or move it away to begin with no agents";
+      return std::string("; the file is damaged: stop kaid, put a copy of it in its place, or move it away ") +
+             names.anew;
     case SQLITE_FULL:
       return "; nothing was changed: make room on the disk and try again";
     case SQLITE_BUSY:
@@ -43,6 +44,11 @@ Statement& Statement::bind(int parameter, std::int64_t number) {
   return *this;
 }
 
+Statement& Statement::bind_blob(int parameter, std::string_view bytes) {
+  sqlite3_bind_blob64(statement_, parameter, bytes.empty() ? "" : bytes.data(), bytes.size(), nullptr);
+  return *this;
+}
+
 Result<bool> Statement::step() {
   const int code = sqlite3_step(statement_);
   if (code == SQLITE_ROW) return true;
@@ -62,23 +68,37 @@ std::string Statement::text(int column) const {
   return size == 0 ? std::string() : std::string(static_cast<const char*>(bytes), size);
 }
 
+std::string_view Statement::bytes(int column) const {
+  const void* bytes = sqlite3_column_blob(statement_, column);
+  const auto size = static_cast<std::size_t>(sqlite3_column_bytes(statement_, column));
+  return size == 0 ? std::string_view() : std::string_view(static_cast<const char*>(bytes), size);
+}
+
 std::int64_t Statement::number(int column) const {
   return sqlite3_column_int64(statement_, column);
 }
 
-Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
+Result<std::unique_ptr<Database>> Database::open_unchecked(const std::string& path, const DatabaseNames& names,
+                                                           bool read_only) {
   sqlite3* handle = nullptr;
-  constexpr int kFlags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
-  const int code = sqlite3_open_v2(path.c_str(), &handle, kFlags, nullptr);
-  std::unique_ptr<Database> database(new Database(handle, path));
+  const int flags =
+      (read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE) | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+  const int code = sqlite3_open_v2(path.c_str(), &handle, flags, nullptr);
+  std::unique_ptr<Database> database(new Database(handle, path, names));
   if (code != SQLITE_OK) return database->error("open");
   sqlite3_busy_timeout(handle, kBusyMs);
-  auto check = database->prepare("PRAGMA quick_check(1)");
+  return database;
+}
+
+Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
+  auto database = open_unchecked(path, kRegistryNames, false);
+  if (!database) return database;
+  auto check = (*database)->prepare("PRAGMA quick_check(1)");
   if (!check) return tl::unexpected(check.error());
   const auto row = (*check)->step();
   if (!row) return tl::unexpected(row.error());
   if (const std::string verdict = (*check)->text(0); verdict != "ok") {
-    return failure("check the registry", path + ": " + verdict + advice(SQLITE_CORRUPT));
+    return failure("check the registry", path + ": " + verdict + advice(SQLITE_CORRUPT, kRegistryNames));
   }
   return database;
 }
@@ -114,10 +134,19 @@ Result<> Database::set_durable(bool durable) {
   return execute(durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL");
 }
 
+void Database::watch_log() {
+  const auto count = [](void* self, sqlite3*, const char*, int pages) {
+    static_cast<Database*>(self)->log_pages_ = pages;
+    return SQLITE_OK;
+  };
+  // SQLite's own checkpoints are this same hook, which so goes.
+  sqlite3_wal_hook(database_, count, this);
+}
+
 tl::unexpected<Error> Database::error(std::string_view doing) const {
   const int code = database_ == nullptr ? SQLITE_NOMEM : sqlite3_extended_errcode(database_);
   const std::string why = database_ == nullptr ? "out of memory" : sqlite3_errmsg(database_);
-  return failure(std::string(doing) + " the registry", path_ + ": " + why + advice(code));
+  return failure(std::string(doing) + " " + names_.name, path_ + ": " + why + advice(code, names_));
 }
 
 Transaction::~Transaction() {

@@ -1,4 +1,4 @@
-// SQLite as the registry needs it: errors as values, statements prepared once.
+// SQLite as the registry and the audit need it: errors as values, statements prepared once.
 #pragma once
 
 #include <sqlite3.h>
@@ -26,6 +26,7 @@ class Statement {
   /// Parameters, numbered from 1. `text` must hold until the statement's end.
   Statement& bind(int parameter, std::string_view text);
   Statement& bind(int parameter, std::int64_t number);
+  Statement& bind_blob(int parameter, std::string_view bytes);
 
   /// true: a row is there; false: the end.
   Result<bool> step();
@@ -34,16 +35,28 @@ class Statement {
 
   [[nodiscard]] std::string text(int column) const;
   [[nodiscard]] std::int64_t number(int column) const;
+  /// Text or blob; until the next step.
+  [[nodiscard]] std::string_view bytes(int column) const;
 
  private:
   Database& database_;
   sqlite3_stmt* statement_;
 };
 
+/// What messages say of a database.
+struct DatabaseNames {
+  const char* name;  ///< "the registry"
+  const char* anew;  ///< what moving it away means: "to begin with no agents"
+};
+inline constexpr DatabaseNames kRegistryNames = {"the registry", "to begin with no agents"};
+
 class Database {
  public:
   /// Opens a file that is there. It is checked whole (quick_check): a damaged one is an error.
   static Result<std::unique_ptr<Database>> open(const std::string& path);
+  /// Without that check, which reads all of it.
+  static Result<std::unique_ptr<Database>> open_unchecked(const std::string& path, const DatabaseNames& names,
+                                                          bool read_only);
   ~Database();
   Database(const Database&) = delete;
   Database& operator=(const Database&) = delete;
@@ -56,15 +69,21 @@ class Database {
   Result<std::int64_t> number(const char* sql);
   /// Whether a commit waits for the disk.
   Result<> set_durable(bool durable);
+  /// No checkpoints of the write-ahead log by itself any more; log_pages() says how long the log has grown.
+  void watch_log();
+  [[nodiscard]] int log_pages() const { return log_pages_; }
   [[nodiscard]] int changes() const { return sqlite3_changes(database_); }
 
   [[nodiscard]] tl::unexpected<Error> error(std::string_view doing) const;
 
  private:
-  Database(sqlite3* database, std::string path) : database_(database), path_(std::move(path)) {}
+  Database(sqlite3* database, std::string path, const DatabaseNames& names)
+      : database_(database), path_(std::move(path)), names_(names) {}
 
   sqlite3* database_;
   std::string path_;
+  DatabaseNames names_;
+  int log_pages_ = 0;
   std::map<const char*, sqlite3_stmt*> statements_;
 };
 

@@ -2,11 +2,17 @@
 
 #include <nlohmann/json.hpp>
 
+#include "supervisor/control/audit_log.h"
+
 namespace kai {
 namespace {
 
 void handle_version(const Responder& responder) {
   responder.done(nlohmann::ordered_json{{"version", KAI_VERSION}, {"protocol", "klp/1.0"}}.dump());
+}
+
+Fd first_of(std::vector<Fd>& descriptors) {
+  return descriptors.empty() ? Fd() : std::move(descriptors.front());
 }
 
 }  // namespace
@@ -15,9 +21,14 @@ void handle_request(Operations& operations, const control::Request& request, std
                     const Responder& responder) {
   using R = control::Request;
   const bool starts = request.op_case() == R::kStart || request.op_case() == R::kRestart ||
-                      request.op_case() == R::kRun || request.op_case() == R::kRegister;
+                      request.op_case() == R::kRun || request.op_case() == R::kRegister ||
+                      request.op_case() == R::kRecover;
   if (operations.stopping && starts) {
     return responder.fail({"UNAVAILABLE", "kaid is stopping", "Start kaid again", {}, true});
+  }
+  // Nothing is begun that cannot be recorded; what ends something is done all the same.
+  if (starts) {
+    if (const auto refused = operations.environment.audit.refusal()) return responder.fail(*refused);
   }
   switch (request.op_case()) {
     case R::kRegister:
@@ -53,13 +64,23 @@ void handle_request(Operations& operations, const control::Request& request, std
     case R::kPolicyExplain:
       return handle_policy_explain(operations, request.policy_explain(), responder);
     case R::kQuarantine:
+      return handle_quarantine(operations, request.quarantine(), responder);
     case R::kQuarantineShow:
+      return handle_quarantine_show(operations, request.quarantine_show(), responder);
     case R::kRecover:
+      return handle_recover(operations, request.recover(), responder);
     case R::kEvents:
+      return handle_events(operations, request.events(), responder);
     case R::kAuditList:
+      return handle_audit_list(operations, request.audit_list(), responder);
     case R::kAuditExport:
+      return handle_audit_export(operations, request.audit_export(), responder);
     case R::kAuditVerify:
+      return handle_audit_verify(operations, first_of(descriptors), responder);
     case R::kAuditProve:
+      return handle_audit_prove(operations, request.audit_prove(), first_of(descriptors), responder);
+    case R::kAuditRotateKey:
+      return handle_audit_rotate_key(operations, responder);
     case R::OP_NOT_SET:
       break;
   }

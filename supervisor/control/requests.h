@@ -32,6 +32,14 @@ void handle_list(Operations& operations, const Responder& responder);
 void handle_status(Operations& operations, const control::AgentRef& request, const Responder& responder);
 void handle_send(Operations& operations, const control::Send& request, const Responder& responder);
 
+// requests_quarantine.cc
+void handle_quarantine(Operations& operations, const control::Quarantine& request, const Responder& responder);
+void handle_quarantine_show(Operations& operations, const control::QuarantineShow& request, const Responder& responder);
+void handle_recover(Operations& operations, const control::Recover& request, const Responder& responder);
+
+// requests_events.cc
+void handle_events(Operations& operations, const control::Events& request, const Responder& responder);
+
 // requests_policies.cc
 void handle_reload(Operations& operations, const Responder& responder);
 /// SIGHUP: the same, told to the log alone.
@@ -41,6 +49,15 @@ void handle_policy_explain(Operations& operations, const control::PolicyExplain&
 
 // requests_logs.cc
 void handle_logs(Operations& operations, const control::Logs& request, const Responder& responder);
+
+// requests_audit.cc: records, in pieces
+void handle_audit_list(Operations& operations, const control::AuditList& request, const Responder& responder);
+void handle_audit_export(Operations& operations, const control::AuditExport& request, const Responder& responder);
+// requests_audit_check.cc; `remembered`: of the checkpoint that the operator kept, or none
+void handle_audit_verify(Operations& operations, Fd remembered, const Responder& responder);
+void handle_audit_prove(Operations& operations, const control::AuditProve& request, Fd remembered,
+                        const Responder& responder);
+void handle_audit_rotate_key(Operations& operations, const Responder& responder);
 
 // registration.cc
 void handle_register(Operations& operations, std::vector<Fd> descriptors, const Responder& responder);

@@ -1,4 +1,7 @@
 // Requests on registered agents.
+#include <array>
+
+#include "supervisor/control/audit_log.h"
 #include "supervisor/control/documents.h"
 #include "supervisor/control/requests.h"
 
@@ -27,14 +30,24 @@ void answer_with_state(Operations& operations, const std::string& id, const Outc
   responder.done(state_document(*agent));
 }
 
+/// Of what changes something: answered when it is recorded for good.
+void acknowledge(Operations& operations, const Responder& responder, std::string document) {
+  operations.environment.audit.when_durable(
+      [responder, document = std::move(document)](const Result<>& durable) mutable {
+        if (durable) return responder.done(std::move(document));
+        responder.fail(not_recorded(durable.error()));
+      });
+}
+
 using Operation = Outcome<> (Agent::*)();
 
 void change_state(Operations& operations, const control::AgentRef& request, Operation operation, Agent::Goal goal,
                   const Responder& responder) {
   Agent* agent = operations.agents.find(request.id());
   if (agent == nullptr) return responder.fail(not_registered(request.id()));
+  agent->asked_by(responder.uid());
   if (const auto taken = (agent->*operation)(); !taken) return responder.fail(taken.error());
-  if (request.no_wait()) return responder.done(state_document(*agent));
+  if (request.no_wait()) return acknowledge(operations, responder, state_document(*agent));
   agent->wait(goal, timeout_of(request.timeout_ms()),
               [&operations, id = request.id(), responder](const Outcome<>& outcome) {
                 answer_with_state(operations, id, outcome, responder);
@@ -50,6 +63,8 @@ void drop_data(Operations& operations, const std::string& id, const Responder& r
       [&operations, id, responder, then = std::move(then)](const keeper::Reply& reply, const std::vector<Fd>&) {
         if (!reply.has_failed()) {
           operations.environment.log.write(LogLevel::kInfo, id, "kai.purged", "its private data is gone");
+          const std::array fields = {LogField("operatorUid", responder.uid())};
+          operations.environment.audit.append(id, "kai.purged", fields_json({}, fields));
           return then();
         }
         responder.fail({"INTERNAL",
@@ -77,12 +92,16 @@ void handle_restart(Operations& operations, const control::AgentRef& request, co
 void handle_terminate(Operations& operations, const control::Terminate& request, const Responder& responder) {
   Agent* agent = operations.agents.find(request.id());
   if (agent == nullptr) return responder.fail(not_registered(request.id()));
+  agent->asked_by(responder.uid());
   if (const auto taken = agent->terminate(); !taken) return responder.fail(taken.error());
   agent->wait(Agent::Goal::kTerminated, timeout_of(request.timeout_ms()),
               [&operations, id = request.id(), purge = request.purge(), responder](const Outcome<>& outcome) {
                 if (!outcome || !purge) return answer_with_state(operations, id, outcome, responder);
-                drop_data(operations, id, responder,
-                          [&operations, id, responder] { answer_with_state(operations, id, {}, responder); });
+                drop_data(operations, id, responder, [&operations, id, responder] {
+                  const Agent* still = operations.agents.find(id);
+                  if (still == nullptr) return responder.fail(not_registered(id));
+                  acknowledge(operations, responder, state_document(*still));
+                });
               });
 }
 
@@ -91,7 +110,7 @@ void handle_unregister(Operations& operations, const control::AgentRef& request,
   // Its id range may be another agent's next: what it kept goes before it does.
   drop_data(operations, request.id(), responder, [&operations, id = request.id(), responder] {
     if (const auto gone = operations.agents.unregister(id); !gone) return responder.fail(gone.error());
-    responder.done(R"({"id":")" + id + R"(","status":"not_found"})");
+    acknowledge(operations, responder, R"({"id":")" + id + R"(","status":"not_found"})");
   });
 }
 

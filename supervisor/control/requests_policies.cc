@@ -4,13 +4,16 @@
 #include "policies/compile.h"
 #include "policies/explain.h"
 #include "policies/policy_check.h"
+#include "supervisor/control/audit_log.h"
 #include "supervisor/control/documents.h"
 #include "supervisor/control/requests.h"
 
 namespace kai {
 namespace {
 
-Outcome<> take(Operations& operations, const keeper::Reload& reload, const Fd& memfd) {
+/// `uid`: who asked; nullopt: SIGHUP.
+Outcome<> take(Operations& operations, const keeper::Reload& reload, const Fd& memfd,
+               std::optional<std::uint32_t> uid) {
   Environment& environment = operations.environment;
   std::string error = reload.error();
   if (error.empty()) {
@@ -24,6 +27,9 @@ Outcome<> take(Operations& operations, const keeper::Reload& reload, const Fd& m
   const PolicySet& set = environment.policies.all();
   environment.log.write(LogLevel::kInfo, "", "kai.policy_loaded", "the operator's policies are in force",
                         {{"policies", set.policies.size()}});
+  std::vector<LogField> recorded = {{"policies", set.policies.size()}};
+  if (uid) recorded.emplace_back("operatorUid", *uid);
+  environment.audit.append("", "kai.policy_loaded", fields_json({}, recorded));
   for (const std::string& warning : set.warnings) {
     environment.log.write(LogLevel::kWarn, "", "kai.policy_loaded", warning);
   }
@@ -45,7 +51,7 @@ std::string reload_document(const PolicySet& set) {
 }  // namespace
 
 void take_policies(Operations& operations, const keeper::Reload& reload, const Fd& policies) {
-  static_cast<void>(take(operations, reload, policies));  // told to the log
+  static_cast<void>(take(operations, reload, policies, std::nullopt));  // told to the log
 }
 
 void handle_reload(Operations& operations, const Responder& responder) {
@@ -58,7 +64,7 @@ void handle_reload(Operations& operations, const Responder& responder) {
               {"INTERNAL", "the keeper did not read the policies: " + reply.failed().detail(), {}, {}, false});
         }
         const Fd policies = descriptors.empty() ? Fd() : std::move(descriptors.front());
-        const auto taken = take(operations, reply.reload(), policies);
+        const auto taken = take(operations, reply.reload(), policies, responder.uid());
         if (!taken) return responder.fail(taken.error());
         const PolicySet& set = operations.environment.policies.all();
         responder.done(reload_document(set), set.warnings);

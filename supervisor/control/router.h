@@ -2,20 +2,37 @@
 // permissions alone (contracts.md: agent/ID|*/execute, topic/NAME/write and read).
 #pragma once
 
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+
 #include "supervisor/control/agents.h"
 
 namespace kai {
 
 class Router {
  public:
-  explicit Router(Agents& agents) : agents_(agents) {}
+  Router(EventLoop& loop, Log& log, Agents& agents);
 
   /// `message` came over the sender's own channel: `from` is stamped, signature, replay and sizes are checked. A
-  /// request is always answered, now or later, as long as the sender lives.
+  /// request is always answered, now or later, as long as the sender lives; an event that is refused is answered with
+  /// an error.
   void route(Agent& sender, const klp::Message& message);
 
  private:
+  void request(Agent& sender, const klp::Message& message);
+  void publish(Agent& sender, const klp::Message& message);
+  void on_answer(const klp::Message& request, const Outcome<klp::Message>& outcome);
+  void note_loss(const std::string& reader);
+  void report_losses();
+
+  EventLoop& loop_;
+  Log& log_;
   Agents& agents_;
+  std::map<std::string, std::size_t, std::less<>> in_flight_;  // requests of each sender that are not answered yet
+  std::map<std::string, std::uint64_t, std::less<>> lost_;     // events by reader, since the last report
+  Timer loss_timer_;
 };
 
 }  // namespace kai

@@ -145,8 +145,9 @@ void Runs::start(const control::Run& request, std::vector<Fd> descriptors, const
   Run& run = *runs_.emplace(id, std::make_unique<Run>(environment_, id, responder, *slot)).first->second;
   environment_.log.write(LogLevel::kInfo, id, "kai.run", "a run starts",
                          {{"program", request.argv(0)}, {"policy", sandbox->policy->name}});
-  run.instance = std::make_unique<Instance>(environment_.loop, environment_.keeper, *sandbox, *slot,
-                                            std::move(descriptors), run.denials, handlers(run));
+  run.instance =
+      std::make_unique<Instance>(environment_.loop, environment_.keeper, *sandbox, *slot, std::move(descriptors),
+                                 run.denials, handlers(run), Instance::Lasts::kEndsWithControl);
   responder.on_gone([this, id] {
     const auto found = runs_.find(id);
     if (found != runs_.end()) found->second->instance->kill();
@@ -155,7 +156,11 @@ void Runs::start(const control::Run& request, std::vector<Fd> descriptors, const
 
 Instance::Handlers Runs::handlers(Run& run) {
   Instance::Handlers handlers;
-  handlers.activated = [this, &run] { log_layers(environment_.log, run.id, *run.instance); };
+  handlers.activated = [this, &run] {
+    const std::array fields = {LogField("pid", run.instance->pid()), LogField("operatorUid", run.responder.uid())};
+    environment_.audit.append(run.id, "activated", fields_json("a run", fields));
+    log_layers(environment_.log, run.id, *run.instance);
+  };
   handlers.started = [&run] {
     run.started = true;
     run.responder.run_started(run.instance->pid());
@@ -169,6 +174,8 @@ void Runs::on_ended(Run& run, const End& end) {
   const bool as_meant = end.cause == Cause::kExit || end.cause == Cause::kSignal || end.cause == Cause::kStopped;
   environment_.log.write(as_meant ? LogLevel::kInfo : LogLevel::kError, run.id, "kai.run",
                          "the run is over: " + end.message, {{"cause", to_string(end.cause)}});
+  const std::array ended = {LogField("cause", to_string(end.cause))};
+  environment_.audit.append(run.id, "kai.stopped", fields_json(end.message, ended));
   const auto& failed = run.instance->facts().start_failed;
   if (failed && failed->step() == "exec") {
     const int code = failed->errno_value() == ENOENT ? kNotFound : kNotExecutable;

@@ -32,7 +32,7 @@ class Runs {
         : id(std::move(run_id)),
           responder(std::move(client)),
           uid_slot(slot),
-          denials(environment.loop, environment.log, id) {}
+          denials(environment.loop, environment.log, environment.audit, id) {}
     std::string id;
     Responder responder;
     std::uint32_t uid_slot;

@@ -55,6 +55,7 @@ class FrameStream {
   std::vector<Fd> take_descriptors() { return std::exchange(descriptors_, {}); }
   [[nodiscard]] bool open() const { return socket_.valid(); }
   [[nodiscard]] std::size_t queued_bytes() const { return out_.size() - out_start_; }
+  [[nodiscard]] std::size_t queued_messages() const { return out_frames_.size(); }
   [[nodiscard]] int fd() const { return socket_.get(); }
 
  private:

@@ -3,19 +3,25 @@
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "base/text.h"
 #include "policies/refusal.h"
+#include "proto/reserved_call.h"
 
 namespace kai {
 namespace {
 
 constexpr std::uint32_t kCallsPerSecond = 1000;
 constexpr int kCallsPerRound = 32;  // then the other agents have their turn
+// How many were received since the oldest that is not answered: an answer waits for one round trip to the keeper, so
+// this is the budget of four seconds. ENOENT costs 0.3 us each.
+constexpr std::uint64_t kLostCalls = 4 * kCallsPerSecond;
 constexpr std::chrono::milliseconds kPause{20};
 
 std::string error_name(int number) {
@@ -72,6 +78,11 @@ bool SyscallWatch::take_one() {
   if (poll(&state, 1, 0) != 1 || (state.revents & POLLIN) == 0) return false;
   seccomp_notif request{};  // has to be zero (seccomp_unotify(2))
   if (ioctl(listener_.get(), SECCOMP_IOCTL_NOTIF_RECV, &request) < 0) return errno == EINTR;
+  if (request.data.nr == SYS_seccomp && request.data.args[0] == kReservedOperation) {
+    answer(Call{request.id, static_cast<int>(request.pid), EPERM});
+    answer_lost(request.id);
+    return true;
+  }
   std::array<std::uint64_t, 6> arguments{};
   std::memcpy(arguments.data(), request.data.args, sizeof arguments);
   const Refusal refusal = explain_refusal(profile_, request.data.arch, request.data.nr, arguments);
@@ -106,6 +117,13 @@ void SyscallWatch::tell(const Call& call, Denial denial) {
                     denials_.write_reserved(denial);
                     answer(call);
                   });
+}
+
+// A number below `last` is answered already (ENOENT), or was received by a control that died, and its process waits
+// for this. Once is enough, and an agent that asks again and again holds up nobody.
+void SyscallWatch::answer_lost(std::uint64_t last) {
+  if (std::exchange(lost_answered_, true)) return;
+  for (std::uint64_t before = 1; before <= kLostCalls; ++before) answer(Call{last - before, 0, EPERM});
 }
 
 void SyscallWatch::answer(const Call& call) const {

@@ -4,8 +4,11 @@
 //
 // A refused call costs its process a wait and control some 30 us. Each instance has a budget; beyond it its listener is
 // left unread for a moment, which slows only that agent.
+//
+// What an earlier control had received is answered when agent-host asks for it (proto/reserved_call.h).
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -33,6 +36,7 @@ class SyscallWatch {
   bool take_one();
   void tell(const Call& call, Denial denial);
   void answer(const Call& call) const;
+  void answer_lost(std::uint64_t last);
   [[nodiscard]] bool ended() const;
 
   KeeperClient& keeper_;
@@ -41,6 +45,7 @@ class SyscallWatch {
   Fd listener_;
   DenialLog& denials_;
   LogBudget budget_;
+  bool lost_answered_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::unique_ptr<Poll> poll_;
   Timer pause_;

@@ -91,7 +91,7 @@ class Job : public std::enable_shared_from_this<Job> {
         done_(std::move(done)),
         bundle_(environment.loop, kMaxBundleBytes),
         messages_(environment.loop, kMaxErrorBytes),
-        denials_(environment.loop, environment.log, id_),
+        denials_(environment.loop, environment.log, environment.audit, id_),
         deadline_(environment.loop) {}
 
   Result<> start(int package, const std::string& entry) {
@@ -113,8 +113,9 @@ class Job : public std::enable_shared_from_this<Job> {
     slot_ = *slot;
     Instance::Handlers handlers;
     handlers.ended = [self = shared_from_this()](const End& end) { self->on_ended(end); };
-    instance_ = std::make_unique<Instance>(environment_.loop, environment_.keeper, *sandbox, slot_,
-                                           std::move(descriptors), denials_, std::move(handlers));
+    instance_ =
+        std::make_unique<Instance>(environment_.loop, environment_.keeper, *sandbox, slot_, std::move(descriptors),
+                                   denials_, std::move(handlers), Instance::Lasts::kEndsWithControl);
     deadline_.start(kDeadline, [this] {
       late_ = true;
       instance_->kill();

@@ -63,14 +63,15 @@ bool reap_within(const Fd& pidfd, std::chrono::milliseconds patience) {
 }
 
 Result<> run_tool(const char* program, std::vector<const char*> arguments, int directory,
-                  std::chrono::milliseconds patience) {
+                  std::chrono::milliseconds patience, char* const* environment) {
   const auto deadline = Clock::now() + patience;
   auto words = make_pipe();
   if (!words) return tl::unexpected(words.error());
   const Fd null(open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!null) return errno_failure("open", "/dev/null");
   arguments.push_back(nullptr);
-  const char* const environment[] = {nullptr};
+  char* const empty[] = {nullptr};
+  if (environment == nullptr) environment = empty;
   const pid_t keeper = getpid();
   // vfork: nothing of the keeper's memory is copied, and it waits until exec. Only calls that change nothing shared.
   const pid_t pid = vfork();
@@ -82,7 +83,7 @@ Result<> run_tool(const char* program, std::vector<const char*> arguments, int d
                        prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == keeper && fchdir(directory) == 0 &&
                        dup2(null.get(), 0) == 0 && dup2(words->second.get(), 1) == 1 &&
                        dup2(words->second.get(), 2) == 2;
-    if (ready) execve(program, const_cast<char* const*>(arguments.data()), const_cast<char* const*>(environment));
+    if (ready) execve(program, const_cast<char* const*>(arguments.data()), environment);
     _exit(127);
   }
   words->second.reset();
@@ -98,7 +99,8 @@ Result<> run_tool(const char* program, std::vector<const char*> arguments, int d
   }
   if (end->si_code == CLD_EXITED && end->si_status == 0) return {};
   if (end->si_code == CLD_EXITED && end->si_status == 127) {
-    return failure(std::string(program) + " cannot be run; install the package e2fsprogs");
+    return failure(std::string(program) + " cannot be run" +
+                   (environment == empty ? "; install the package e2fsprogs" : ""));
   }
   std::string why = said.value_or("");
   std::replace(why.begin(), why.end(), '\n', ' ');

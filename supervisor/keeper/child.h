@@ -17,8 +17,9 @@ bool reap(const Fd& pidfd);
 bool reap_within(const Fd& pidfd, std::chrono::milliseconds patience);
 
 /// Runs a program in `directory` until its end; its last words are the error. After `patience` it is killed and not
-/// waited for: what is left of it then is reaped by who comes after the keeper.
+/// waited for: what is left of it then is reaped by who comes after the keeper. `environment` is an environ(7); null:
+/// an empty one.
 Result<> run_tool(const char* program, std::vector<const char*> arguments, int directory,
-                  std::chrono::milliseconds patience);
+                  std::chrono::milliseconds patience, char* const* environment = nullptr);
 
 }  // namespace kai::keeper

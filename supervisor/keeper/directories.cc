@@ -96,16 +96,16 @@ Identity find_identity() {
   return identity;
 }
 
-Result<Locks> prepare_directories(Config& config, const Identity& identity) {
+Result<Locks> prepare_directories(Config& config, const Identity& identity, std::optional<Locks> held) {
   if (auto done = make_parents(config.state_dir); !done) return tl::unexpected(done.error());
   if (auto done = own_directory(config.state_dir, 0711, geteuid(), getegid()); !done)
     return tl::unexpected(done.error());
   auto state = absolute(config.state_dir);
   if (!state) return tl::unexpected(state.error());
   config.state_dir = *state;
-  auto lock = lock_state(config.state_dir);
+  auto lock = held ? Result<Fd>(std::move(held->state)) : lock_state(config.state_dir);
   if (!lock) return tl::unexpected(lock.error());
-  for (const char* part : {"db", "log", "packages"}) {
+  for (const char* part : {"audit", "db", "log", "packages", "quarantine"}) {
     const std::string path = config.state_dir + "/" + part;
     if (auto done = own_directory(path, 0700, identity.control_uid, identity.control_gid); !done) {
       return tl::unexpected(done.error());
@@ -120,7 +120,7 @@ Result<Locks> prepare_directories(Config& config, const Identity& identity) {
   auto runtime = absolute(config.runtime_dir);
   if (!runtime) return tl::unexpected(runtime.error());
   config.runtime_dir = *runtime;
-  auto runtime_lock = lock_runtime(config.runtime_dir);
+  auto runtime_lock = held ? Result<Fd>(std::move(held->runtime)) : lock_runtime(config.runtime_dir);
   if (!runtime_lock) return tl::unexpected(runtime_lock.error());
   return Locks{std::move(*lock), std::move(*runtime_lock)};
 }

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <optional>
 #include <string>
 
 #include "base/fd.h"
@@ -28,6 +29,7 @@ inline constexpr uid_t kFallbackId = 61910;
 struct Locks {
   Fd state, runtime;
 };
-Result<Locks> prepare_directories(Config& config, const Identity& identity);
+/// `held`: those of a kaid that this one replaces.
+Result<Locks> prepare_directories(Config& config, const Identity& identity, std::optional<Locks> held = {});
 
 }  // namespace kai::keeper

@@ -19,6 +19,7 @@ class DirectoryWatch {
   /// One slice, if it is time for one. The next measurement comes after ten times the time that the last one took,
   /// half a second at least: ten percent of a cpu.
   void tick(Clock::time_point now);
+  [[nodiscard]] const Fd& directory() const { return directory_; }
   [[nodiscard]] bool measuring() const { return measurement_.has_value(); }
   /// Of the last whole measurement, or of the present one where that has already seen more.
   [[nodiscard]] const DiskUsage& usage() const { return usage_; }

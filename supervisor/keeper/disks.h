@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/fd.h"
 #include "base/result.h"
@@ -40,6 +41,14 @@ class Disks {
     std::uint64_t bytes = 0, free_bytes = 0, inodes = 0, free_inodes = 0;
   };
   [[nodiscard]] std::optional<Space> space(const std::string& agent_id) const;
+  /// A file system that was used, kept mounted so that the next start is quick.
+  struct Mounted {
+    Fd mount;
+    std::string device;  ///< /dev/loopN, attached as long as the mount is there
+  };
+  [[nodiscard]] const std::map<std::string, Mounted, std::less<>>& kept() const { return kept_; }
+  /// One that the kaid before kept.
+  void keep(const std::string& agent_id, Mounted mounted) { kept_.insert_or_assign(agent_id, std::move(mounted)); }
   /// Removes the data; no instance of the agent may run. None there: fine.
   Result<> drop(const std::string& agent_id);
 
@@ -48,15 +57,10 @@ class Disks {
   Result<PrivateData> open_image(const std::string& agent_id, const spec::Disk& limit);
   Result<PrivateData> open_directory(const std::string& agent_id) const;
   Result<> fit(const Fd& disks, const std::string& agent_id, const spec::Disk& limit);
-  struct Mounted {
-    Fd mount;
-    std::string device;  // /dev/loopN, attached as long as the mount is there
-  };
   static Result<Mounted> mount_image(const Fd& disks, const std::string& name);
 
   std::string state_dir_;
   std::string why_not_;
-  // One mount of each file system that was used: it stays, and the next start is quick.
   std::map<std::string, Mounted, std::less<>> kept_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -39,27 +40,38 @@ void say(const std::string& line) {
 }
 
 Keeper::Keeper(Config config, Identity identity, Programs programs, Starters starters, sandbox::CgroupTree cgroups,
-               LoadedPolicies policies)
+               LoadedPolicies policies, Locks locks)
     : config_(std::move(config)),
       identity_(identity),
       programs_(std::move(programs)),
       starters_(std::move(starters)),
       cgroups_(std::move(cgroups)),
       policies_(std::move(policies)),
-      disks_(config_.state_dir, identity_.root) {
+      disks_(config_.state_dir, identity_.root),
+      locks_(std::move(locks)) {
   if (cgroups_.backend() == sandbox::CgroupTree::Backend::kNone) missing_.emplace_back("cgroup");
   // Without a range of ids an ordinary user's supplementary groups cannot be dropped (user_namespaces(7)).
   if (!identity_.root) missing_.emplace_back("groups");
   if (!disks_.exact()) missing_.emplace_back("disk");
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < kOwnDescriptors + kMaxAgents * kDescriptorsPerAgent) {
+    const auto descriptors = std::max<rlim_t>(files.rlim_cur, kOwnDescriptors) - kOwnDescriptors;
+    max_agents_ = descriptors / kDescriptorsPerAgent;
+  }
 }
 
-Result<Keeper> Keeper::create(Config config, Identity identity, Programs programs, LoadedPolicies policies) {
+Result<Keeper> Keeper::create(Config config, Identity identity, Programs programs, LoadedPolicies policies, Locks locks,
+                              const handover::State* state) {
   auto starters = Starters::open(programs.directory + "/kai-agent-host", identity.root);
   if (!starters) return tl::unexpected(starters.error());
-  auto cgroups = sandbox::CgroupTree::open(instance_name(config.state_dir), identity.root);
+  auto cgroups = state != nullptr ? sandbox::CgroupTree::take_over(places_of(state->groups()))
+                                  : sandbox::CgroupTree::open(instance_name(config.state_dir), identity.root);
   Keeper keeper(std::move(config), identity, std::move(programs), std::move(*starters), std::move(cgroups),
-                std::move(policies));
+                std::move(policies), std::move(locks));
   if (auto done = keeper.prepare_loop(); !done) return tl::unexpected(done.error());
+  if (auto done = state != nullptr ? keeper.take_over(*state) : Result<>{}; !done) {
+    return tl::unexpected(done.error());
+  }
   if (identity.root) {
     auto audit = KernelAudit::open();
     if (audit) {
@@ -121,6 +133,7 @@ void Keeper::dispatch(int fd) {
   if (found == instance_of_.end()) return;  // on_tick looks at starters that ended
   Agent& agent = agents_.at(found->second);
   if (agent.failure) return look_at_failed(agent, Clock::now());
+  if (agent.freezing && fd == agent.freezing->events.get()) return look_at_freezing(agent, Clock::now());
   if (fd == agent.pidfd.get()) return on_agent_exit(agent);
   if (agent.cgroup && fd == agent.cgroup->oom_event_fd()) return on_oom(agent);
   on_report(agent);
@@ -138,7 +151,8 @@ int Keeper::next_timeout_ms() const {
   within(any_agent([](const Agent& agent) { return agent.directory && agent.directory->measuring(); }), kMeasuring);
   within(audit_ && audit_->waiting(), kAuditWait);
   const bool watching = cgroups_.backend() == sandbox::CgroupTree::Backend::kNone && !agents_.empty();
-  within(watching || stop_deadline_ || any_agent([](const Agent& agent) { return agent.request != 0; }), kWatchdog);
+  const auto busy = [](const Agent& agent) { return agent.request != 0 || agent.freezing; };
+  within(watching || stop_deadline_ || any_agent(busy) || !evidence_.empty(), kWatchdog);
   const auto next_look = std::chrono::ceil<std::chrono::milliseconds>(next_look_ - Clock::now());
   within(!agents_.empty(), std::max(next_look, std::chrono::milliseconds(0)));
   return wait == std::chrono::milliseconds::max() ? -1 : static_cast<int>(wait.count());
@@ -154,14 +168,18 @@ void Keeper::on_tick() {
     } else if (agent.request != 0) {
       setting_up = true;
       if (now - agent.asked >= kSetUpDeadline) set_up_failed(agent, "starter", Error{"no answer within 10 s", 0, ""});
+    } else if (agent.freezing) {
+      look_at_freezing(agent, now);
     }
   }
-  std::erase_if(ending_starters_, [](const Fd& pidfd) { return reap(pidfd); });
+  look_at_evidence(now);
+  std::erase_if(ending_children_, [](const Fd& pidfd) { return reap(pidfd); });
   if (cgroups_.backend() == sandbox::CgroupTree::Backend::kNone) watch_memory();
   measure_directories();
   if (now >= next_look_) look_at_limits();
   watch_audit();
   remove_groups();
+  forget_ended();
   if (refill_at_ && now >= *refill_at_ && !setting_up && !stop_deadline_) {
     refill_at_.reset();
     refill();
@@ -192,7 +210,7 @@ void Keeper::on_signal() {
   while (read(signals_.get(), &info, sizeof info) == sizeof info) {
     if (info.ssi_signo == SIGUSR1) continue;
     if (info.ssi_signo == SIGUSR2) {
-      say("SIGUSR2: replacing the programs while agents run is not in this version; nothing was done");
+      hand_over();
     } else if (info.ssi_signo == SIGHUP) {
       reload(0);
     } else {

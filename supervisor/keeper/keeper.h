@@ -1,21 +1,27 @@
 // The keeper: starts control, makes agents for it, waits for all of them, and cleans up. One thread, one epoll, no
 // allocation worth a name in its steady state. It is the only privileged part; check.h says what it believes.
 // keeper.cc has the loop and the end, keeper_control.cc what control asks and is told, keeper_spawn.cc how an agent is
-// made, keeper_agents.cc what becomes of it, keeper_limits.cc what is watched meanwhile.
+// made, keeper_agents.cc what becomes of it, keeper_limits.cc what is watched meanwhile, keeper_adoption.cc how agents
+// outlive control, keeper_freeze.cc how they are stopped and looked at, keeper_handover.cc how one version of this
+// program follows another.
 #pragma once
 
+#include <signal.h>
 #include <sys/types.h>
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/fd.h"
 #include "base/result.h"
+#include "proto/handover.pb.h"
 #include "proto/keeper.pb.h"
 #include "proto/starter.pb.h"
 #include "sandbox/cgroup.h"
@@ -25,6 +31,8 @@
 #include "supervisor/keeper/directories.h"
 #include "supervisor/keeper/directory_watch.h"
 #include "supervisor/keeper/disks.h"
+#include "supervisor/keeper/evidence.h"
+#include "supervisor/keeper/handover.h"
 #include "supervisor/keeper/kernel_audit.h"
 #include "supervisor/keeper/limit_watch.h"
 #include "supervisor/keeper/open_files.h"
@@ -37,9 +45,14 @@ namespace kai::keeper {
 /// One line on standard error: only for what control cannot tell.
 void say(const std::string& line);
 
+/// As a kaid wrote them down.
+sandbox::CgroupTree::Places places_of(const handover::Groups& groups);
+
 class Keeper {
  public:
-  static Result<Keeper> create(Config config, Identity identity, Programs programs, LoadedPolicies policies);
+  /// `state`: of the kaid that this one takes over from; null: there is none.
+  static Result<Keeper> create(Config config, Identity identity, Programs programs, LoadedPolicies policies,
+                               Locks locks, const handover::State* state);
 
   /// Until SIGTERM or SIGINT. The exit status of kaid.
   int run();
@@ -53,6 +66,12 @@ class Keeper {
     Error error;
     Clock::time_point since;
   };
+  /// A Freeze that the kernel has not confirmed yet.
+  struct Freezing {
+    std::uint64_t request = 0;
+    Fd events;  // cgroup.events
+    Clock::time_point deadline;
+  };
   /// One agent, from its request until its processes and groups are gone.
   struct Agent {
     std::uint64_t instance = 0;
@@ -61,10 +80,17 @@ class Keeper {
     std::uint32_t uid_slot = 0;
     std::optional<Failure> failure;  // what is left of it is being ended
     Starter starter;                 // until set-up is over
+    bool ephemeral = false;          // ends with the control that asked for it
+    bool untold = false;             // the control that knew it is gone: nobody hears of its end
+    Fd channel;                      // to its agent-host, once it is up: written to, never read
+    std::array<Fd, 2> output;        // reading ends of its output and error, for the next control
+    std::uint32_t setup_us = 0;
+    std::uint64_t verified_ms = 0;  // CLOCK_MONOTONIC
     pid_t pid = 0;
     Fd pidfd;
     std::optional<sandbox::AgentCgroup> cgroup;
-    std::uint64_t memory_limit = 0;    // watched here where there is no cgroup
+    spec::SandboxSpec held;          // what it is held to meanwhile: cgroup, disk and rlimits of its spec, nothing else
+    std::uint64_t memory_limit = 0;  // watched here where there is no cgroup
     std::uint32_t watchdog_kills = 0;  // ended here for its memory, not by the kernel
     std::vector<std::string> degraded;
     Clock::time_point asked;
@@ -75,18 +101,36 @@ class Keeper {
     std::optional<OpenFilesLook> open_files;  // under way
     std::optional<DirectoryWatch> directory;  // of its private data, where that has no file system of its own
     Budget audit{kDenialsPerSecond};
+    bool frozen = false;  // asked for, and not taken back
+    std::optional<Freezing> freezing;
 
     [[nodiscard]] bool runs() const { return request == 0 && !failure; }
+    /// By the next control.
+    [[nodiscard]] bool adoptable() const { return runs() && !ephemeral && !untold; }
+  };
+  /// An instance whose end was told a moment ago: to a control that may have died before it took that in.
+  struct Ended {
+    kai::keeper::Adoptable told;
+    std::array<Fd, 2> output;
+    Clock::time_point when;
   };
   /// An answer or event with what goes beside it, until the channel has room for it.
   struct Outgoing {
     std::string bytes;
-    Fd fd;
+    std::vector<Fd> fds;
+  };
+  struct ControlDeath {
+    Clock::time_point when;
+    bool killed = false;  // by somebody's SIGKILL, not by a fault of its own
   };
 
   static constexpr std::size_t kMaxRequestBytes = 64 << 10;
   static constexpr std::size_t kMaxAgents = 4096;
-  static constexpr double kDenialsPerSecond = 20;                  // of files, told of one agent; more are counted
+  // Of one agent while it is offered to a control: pidfd, channel, two ends of output, listener, events of its group
+  // (v1 has two) and directory; and in what is on its way its output, listener and KLP socket once more.
+  static constexpr std::size_t kDescriptorsPerAgent = 12;
+  static constexpr std::size_t kOwnDescriptors = 512;  // ended agents' output, starters, spare groups, disks
+  static constexpr double kDenialsPerSecond = 20;      // of files, told of one agent; more are counted
   static constexpr auto kStopDeadline = std::chrono::seconds(30);  // control's own deadlines are shorter
   // New starters are made when no start was asked for in this time: making one takes a millisecond of a cpu, which an
   // agent that has just been started needs more.
@@ -98,7 +142,7 @@ class Keeper {
   static constexpr std::uint32_t kUidSlots = (0x7FFF0000 - kUidBase) / kUidsPerAgent;
 
   Keeper(Config config, Identity identity, Programs programs, Starters starters, sandbox::CgroupTree cgroups,
-         LoadedPolicies policies);
+         LoadedPolicies policies, Locks locks);
 
   Result<> prepare_loop();
   void dispatch(int fd);
@@ -110,7 +154,7 @@ class Keeper {
   Result<> greet_control();
   void on_control_packet();
   void on_control_exit();
-  void reply(const kai::keeper::Reply& message, Fd fd = {});
+  void reply(const kai::keeper::Reply& message, std::vector<Fd> fds = {});
   void done(std::uint64_t request);
   void flush_replies();
   void fail(std::uint64_t request, const std::string& step, const Error& error);
@@ -120,6 +164,35 @@ class Keeper {
   void on_usage(std::uint64_t id, std::uint64_t instance);
   void on_describe(std::uint64_t id, const kai::keeper::Describe& describe);
   void on_drop_data(std::uint64_t id, const std::string& agent_id);
+
+  void end_control(const std::string& why);
+  [[nodiscard]] std::optional<int> give_up(const siginfo_t& end);
+
+  // agents that outlive control
+  void part_from_control();
+  void remember(const Agent& agent, const kai::keeper::AgentExited& exited, std::array<Fd, 2> output);
+  void forget_ended();
+  void offer_ended();
+  static kai::keeper::Adoptable description(const Agent& agent);
+  void offer(Agent& agent);
+  Fd reconnect(Agent& agent);
+
+  // agents that outlive the keeper's program
+  void hand_over();
+  void leave_control();
+  handover::State state(Inheritance& inheritance) const;
+  static handover::Agent state_of(const Agent& agent, Inheritance& inheritance);
+  Result<> take_over(const handover::State& state);
+  Result<> take_over(const handover::Agent& kept);
+
+  // freezing, evidence
+  void on_freeze(std::uint64_t id, const kai::keeper::Freeze& freeze);
+  void look_at_freezing(Agent& agent, Clock::time_point now);
+  void end_freezing(Agent& agent);
+  void on_evidence(std::uint64_t id, std::uint64_t instance);
+  void begin_evidence(std::uint64_t id, std::uint64_t instance);
+  void look_at_evidence(Clock::time_point now);
+  void tell_evidence(std::uint64_t id, Result<EvidenceLook::Text> text);
 
   // starting an agent
   void on_spawn(std::uint64_t id, const kai::keeper::Spawn& spawn, std::vector<Fd> fds);
@@ -134,9 +207,11 @@ class Keeper {
   void on_verified(Agent& agent);
   void set_up_failed(Agent& agent, const std::string& step, const Error& error);
   void look_at_failed(Agent& agent, Clock::time_point now);
+  void keep_channel(Agent& agent);
   void end_starter(Agent& agent);
   Result<> watch(Agent& agent, int fd, std::uint32_t events);
   void unwatch(int fd);
+  void wake_at_end(const Fd& pidfd);
 
   // agents
   void on_agent_exit(Agent& agent);
@@ -170,18 +245,25 @@ class Keeper {
   Disks disks_;
   std::optional<KernelAudit> audit_;
   bool audit_watched_ = false;
+  Locks locks_;
   ServiceManager service_manager_;
   std::vector<std::string> missing_;
 
   Fd epoll_, signals_;
   ControlProcess control_;
+  std::uint32_t controls_ = 0;  // how many there have been
   bool control_ready_ = false;
   std::deque<Outgoing> replies_;  // that the channel had no room for
-  std::deque<Clock::time_point> control_deaths_;
-  std::map<std::uint64_t, Agent> agents_;          // by instance
-  std::map<int, std::uint64_t> instance_of_;       // by descriptor in the epoll: starter channel or pidfd
-  std::vector<Fd> ending_starters_;                // killed, their agents run: pidfds in the epoll, until reaped
-  std::deque<sandbox::AgentCgroup> spare_groups_;  // empty, ready for the next start
+  std::deque<ControlDeath> control_deaths_;
+  bool control_ended_here_ = false;  // by end_control
+  std::deque<Ended> ended_;
+  std::size_t max_agents_ = kMaxAgents;
+  std::map<std::uint64_t, Agent> agents_;     // by instance
+  std::map<int, std::uint64_t> instance_of_;  // by descriptor in the epoll: starter channel or pidfd
+  std::vector<Fd> ending_children_;           // starters whose agents run, and others: killed, until reaped
+  std::vector<std::pair<std::uint64_t, EvidenceLook>> evidence_;          // under way, by request
+  std::deque<std::pair<std::uint64_t, std::uint64_t>> evidence_waiting_;  // request, instance
+  std::deque<sandbox::AgentCgroup> spare_groups_;                         // empty, ready for the next start
   std::uint64_t next_group_ = 0;
   std::vector<sandbox::AgentCgroup> dying_groups_;  // rmdir said EBUSY: the kernel still lets go
   std::optional<Clock::time_point> stop_deadline_;

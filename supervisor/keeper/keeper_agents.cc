@@ -35,11 +35,14 @@ void Keeper::on_agent_exit(Agent& agent) {
     exited->set_oom_kills(std::max(usage.oom_kills, agent.watchdog_kills));
     exited->set_pids_refused(usage.pids_refused);
   }
+  const bool told = !agent.untold;
+  if (told && !agent.ephemeral) remember(agent, *exited, std::move(agent.output));
   release(agent);
-  reply(message);
+  if (told) reply(message);
 }
 
 void Keeper::release(Agent& agent) {
+  end_freezing(agent);
   if (agent.pidfd) instance_of_.erase(agent.pidfd.get());
   if (agent.cgroup) instance_of_.erase(agent.cgroup->oom_event_fd());
   if (agent.cgroup && !agent.cgroup->remove()) dying_groups_.push_back(std::move(*agent.cgroup));

@@ -19,7 +19,10 @@ namespace {
 
 constexpr std::size_t kMaxReplies = 4 * 4096;  // of as many agents as there can be
 constexpr auto kControlWindow = std::chrono::seconds(60);
-constexpr std::size_t kControlDeaths = 5;  // in that window: something is broken for good
+// In that window: something is broken for good. SIGKILL is no fault of its own; only a machine without memory sends
+// that many.
+constexpr std::ptrdiff_t kControlDeaths = 5;
+constexpr std::ptrdiff_t kControlKills = 100;
 
 constexpr std::size_t kMaxErrorText = 4 << 10;  // control reads packets of 16 KiB
 
@@ -34,7 +37,9 @@ Result<> Keeper::launch_control() {
   auto started = start_control(config_, identity_, programs_);
   if (!started) return tl::unexpected(started.error());
   control_ = std::move(*started);
+  ++controls_;
   control_ready_ = false;
+  control_ended_here_ = false;
   if (auto done = set_nonblocking(control_.channel.get()); !done) return done;
   for (const int fd : {control_.channel.get(), control_.pidfd.get()}) {
     epoll_event event{.events = EPOLLIN, .data = {.fd = fd}};
@@ -61,19 +66,26 @@ Result<> Keeper::greet_control() {
   hello->set_config_path(config_.config_path);
   hello->set_keeper_pid(getpid());
   hello->set_log_level(config_.log_level);
-  reply(message, std::move(*policies));
+  const auto up =
+      std::count_if(agents_.begin(), agents_.end(), [](const auto& entry) { return entry.second.adoptable(); });
+  hello->set_adoptable(static_cast<std::uint32_t>(static_cast<std::size_t>(up) + ended_.size()));
+  std::vector<Fd> beside;
+  beside.push_back(std::move(*policies));
+  reply(message, std::move(beside));
+  offer_ended();
+  for (auto& [instance, agent] : agents_) {
+    if (agent.adoptable()) offer(agent);
+  }
   return {};
 }
 
 // Never blocks: the keeper waits for every agent, and a control that hangs must not keep it from that.
-void Keeper::reply(const Reply& message, Fd fd) {
+void Keeper::reply(const Reply& message, std::vector<Fd> fds) {
   if (!control_.channel) return;
-  replies_.push_back({message.SerializeAsString(), std::move(fd)});
+  replies_.push_back({message.SerializeAsString(), std::move(fds)});
   if (replies_.size() > kMaxReplies) {
-    say("control does not read its answers; ending it");
     replies_.clear();
-    (void)signal_pidfd(control_.pidfd.get(), SIGKILL);
-    return;
+    return end_control("control does not read its answers");
   }
   if (replies_.size() == 1) flush_replies();
 }
@@ -81,8 +93,9 @@ void Keeper::reply(const Reply& message, Fd fd) {
 void Keeper::flush_replies() {
   while (!replies_.empty()) {
     const Outgoing& next = replies_.front();
-    const int beside = next.fd.get();
-    auto sent = send_packet(control_.channel.get(), next.bytes, std::span(&beside, next.fd ? 1U : 0U));
+    std::vector<int> beside;
+    for (const Fd& fd : next.fds) beside.push_back(fd.get());
+    auto sent = send_packet(control_.channel.get(), next.bytes, beside);
     if (!sent && sent.error().error_number == EAGAIN) break;
     replies_.pop_front();  // also on EPIPE: on_control_exit is about to be called
   }
@@ -112,9 +125,7 @@ void Keeper::on_control_packet() {
   if (!packet && packet.error().error_number == EAGAIN) return;
   if (!packet && packet.error().error_number == ECONNRESET) packet = Packet{};  // it ended with answers unread
   if (!packet) {
-    say("request of control: " + packet.error().message());
-    (void)signal_pidfd(control_.pidfd.get(), SIGKILL);  // out of its mind; on_control_exit starts another
-    return;
+    return end_control("request of control: " + packet.error().message());
   }
   Request request;
   if (packet->bytes.empty() && packet->fds.empty()) {  // it closed its end: about to exit
@@ -136,6 +147,10 @@ void Keeper::on_control_packet() {
       return on_describe(request.id(), request.describe());
     case Request::kDropData:
       return on_drop_data(request.id(), request.drop_data().agent_id());
+    case Request::kFreeze:
+      return on_freeze(request.id(), request.freeze());
+    case Request::kEvidence:
+      return on_evidence(request.id(), request.evidence().instance());
     case Request::kReadPolicies:
       return reload(request.id());
     case Request::kReady:
@@ -166,7 +181,9 @@ void Keeper::reload(std::uint64_t request) {
   auto memfd = read_policies_again(config_);
   if (!memfd) message.mutable_reload()->set_error(bounded(memfd.error().message()));
   message.mutable_reload()->set_log_level(config_.log_level);
-  reply(message, memfd ? std::move(*memfd) : Fd());
+  std::vector<Fd> beside;
+  if (memfd) beside.push_back(std::move(*memfd));
+  reply(message, std::move(beside));
 }
 
 void Keeper::on_describe(std::uint64_t id, const Describe& describe) {
@@ -219,38 +236,50 @@ void Keeper::on_usage(std::uint64_t id, std::uint64_t instance) {
   reply(message);
 }
 
-// Agents do not outlive control yet (adoption comes with the supervision issue): they are ended, and the next control
-// starts those that are desired running.
+/// Out of its mind; on_control_exit starts another.
+void Keeper::end_control(const std::string& why) {
+  say(why + "; ending it");
+  control_ended_here_ = true;
+  (void)signal_pidfd(control_.pidfd.get(), SIGKILL);
+}
+
+/// The exit status of kaid, where another control would fare no better.
+std::optional<int> Keeper::give_up(const siginfo_t& end) {
+  if (end.si_code == CLD_EXITED && end.si_status == 2) return 2;  // the configuration
+  const auto now = Clock::now();
+  const bool killed = end.si_code == CLD_KILLED && end.si_status == SIGKILL && !control_ended_here_;
+  control_deaths_.push_back({now, killed});
+  while (now - control_deaths_.front().when > kControlWindow) control_deaths_.pop_front();
+  const auto kills = std::count_if(control_deaths_.begin(), control_deaths_.end(),
+                                   [](const ControlDeath& death) { return death.killed; });
+  const auto faults = static_cast<std::ptrdiff_t>(control_deaths_.size()) - kills;
+  const bool never_serves = !killed && !control_ready_;
+  return never_serves || faults >= kControlDeaths || kills >= kControlKills ? std::optional(1) : std::nullopt;
+}
+
+// Agents live on (keeper_adoption.cc), unless there is no other control to come.
 void Keeper::on_control_exit() {
   siginfo_t info{};
   if (waitid(P_PIDFD, static_cast<id_t>(control_.pidfd.get()), &info, WEXITED | WNOHANG | __WALL) < 0) return;
   if (info.si_pid == 0) return;  // an event of the descriptor's former owner
   control_ = {};
   replies_.clear();
-  // Nobody waits for these starts any more, and the next control numbers its requests anew.
-  for (auto next = agents_.begin(); next != agents_.end();) {
-    Agent& agent = (next++)->second;
-    if (std::exchange(agent.request, 0) != 0) set_up_failed(agent, "request", Error{"control ended", 0, ""});
-  }
-  kill_all();
-  if (stop_deadline_) return;
-  const bool configuration = info.si_code == CLD_EXITED && info.si_status == 2;
-  const auto now = Clock::now();
-  control_deaths_.push_back(now);
-  while (now - control_deaths_.front() > kControlWindow) control_deaths_.pop_front();
+  part_from_control();
+  if (stop_deadline_) return kill_all();
   say(std::string("control ended unexpectedly (") + (info.si_code == CLD_EXITED ? "exit status " : "signal ") +
-      std::to_string(info.si_status) + ")");
-  if (configuration || !control_ready_ || control_deaths_.size() >= kControlDeaths) {
-    say("giving up: it does not get to serve, or ended " + std::to_string(kControlDeaths) + " times in a minute");
-    exit_status_ = configuration ? 2 : 1;
-    stop_deadline_ = now + kStopDeadline;
-    return;
-  }
-  if (auto started = launch_control(); !started) {
+      std::to_string(info.si_status) + "); " + std::to_string(agents_.size()) + " agents go on without it");
+  const auto status = give_up(info);
+  if (status) {
+    say("giving up: control does not get to serve, or ended again and again within a minute; ending every agent");
+    exit_status_ = *status;
+  } else if (auto started = launch_control(); !started) {
     say(started.error().message());
     exit_status_ = 1;
-    stop_deadline_ = now + kStopDeadline;
+  } else {
+    return;
   }
+  kill_all();
+  stop_deadline_ = Clock::now() + kStopDeadline;
 }
 
 }  // namespace kai::keeper

@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,16 +18,34 @@
 namespace kai::keeper {
 namespace {
 
-constexpr std::size_t kFixedDescriptors = 5;  // of a Spawn, before those of DESCRIPTOR mounts
+// Of a Spawn, before those of DESCRIPTOR mounts.
+constexpr std::size_t kOutputAt = 5;  // the reading ends, but for an ephemeral one
+constexpr std::size_t fixed_descriptors(bool ephemeral) {
+  return ephemeral ? kOutputAt : kOutputAt + 2;
+}
 constexpr auto kFailurePatience = std::chrono::seconds(1);
+
+bool is_pipe(const Fd& fd) {
+  struct stat status {};
+  return fstat(fd.get(), &status) == 0 && S_ISFIFO(status.st_mode);
+}
 
 }  // namespace
 
 void Keeper::on_spawn(std::uint64_t id, const Spawn& spawn, std::vector<Fd> fds) {
   const auto refuse = [&](const char* why) { fail(id, "request", Error{why, 0, ""}); };
   if (stop_deadline_) return refuse("kaid is stopping");
-  if (id == 0 || fds.size() < kFixedDescriptors) return refuse("a descriptor is missing");
+  if (id == 0 || fds.size() < fixed_descriptors(spawn.ephemeral())) return refuse("a descriptor is missing");
   if (agents_.size() >= kMaxAgents) return refuse("too many agents");
+  if (agents_.size() >= max_agents_) {
+    return refuse(
+        "kaid may not open enough descriptors for one more agent (RLIMIT_NOFILE): raise LimitNOFILE of its unit, or "
+        "ulimit -n");
+  }
+  // What is kept here is closed here, which must not wait for anybody.
+  if (!spawn.ephemeral() && !(is_pipe(fds[kOutputAt]) && is_pipe(fds[kOutputAt + 1]))) {
+    return refuse("the reading ends of its output are no pipes");
+  }
   if (agents_.contains(spawn.instance())) return refuse("the instance is in use");
   if (identity_.root) {
     const bool taken = std::any_of(agents_.begin(), agents_.end(),
@@ -37,6 +56,7 @@ void Keeper::on_spawn(std::uint64_t id, const Spawn& spawn, std::vector<Fd> fds)
   agent.instance = spawn.instance();
   agent.request = id;
   agent.uid_slot = spawn.uid_slot();
+  agent.ephemeral = spawn.ephemeral();
   agent.asked = Clock::now();
   const Fd spec = std::move(fds[4]);
   std::string step = "request";
@@ -97,10 +117,14 @@ void Keeper::refill() {
 }
 
 Result<> Keeper::begin_spawn(Agent& agent, const Fd& spec_fd, std::vector<Fd> fds, std::string& step) {
-  const auto spec = read_spec(spec_fd, {policies_.parsed, fds.size() - kFixedDescriptors});
+  const std::size_t fixed = fixed_descriptors(agent.ephemeral);
+  const auto spec = read_spec(spec_fd, {policies_.parsed, fds.size() - fixed});
   if (!spec) return tl::unexpected(spec.error());
   agent.id = spec->agent_id();
-  agent.limits = LimitWatch(agent.instance, *spec);
+  *agent.held.mutable_cgroup() = spec->cgroup();
+  if (spec->has_disk()) *agent.held.mutable_disk() = spec->disk();
+  *agent.held.mutable_rlimits() = spec->rlimits();
+  agent.limits = LimitWatch(agent.instance, agent.held);
   if (auto done = take_layers(agent, *spec, step); !done) return done;
   step = "cgroup";
   if (auto done = use_cgroup(agent, *spec); !done) return done;
@@ -124,7 +148,7 @@ Result<> Keeper::begin_spawn(Agent& agent, const Fd& spec_fd, std::vector<Fd> fd
   }
   job.set_private_data(data->kind);
   if (data->fd) packet.push_back(data->fd.get());
-  for (std::size_t at = kFixedDescriptors; at < fds.size(); ++at) packet.push_back(fds[at].get());
+  for (std::size_t at = fixed; at < fds.size(); ++at) packet.push_back(fds[at].get());
   if (identity_.root) {
     job.set_uid_base(kUidBase + agent.uid_slot * kUidsPerAgent);
     job.set_uid_count(kUidsPerAgent);
@@ -133,6 +157,7 @@ Result<> Keeper::begin_spawn(Agent& agent, const Fd& spec_fd, std::vector<Fd> fd
   job.set_program_dir(programs_.directory);
   job.set_sdk_dir(programs_.sdk);
   if (auto sent = send_packet(agent.starter.channel.get(), job.SerializeAsString(), packet); !sent) return sent;
+  if (!agent.ephemeral) agent.output = {std::move(fds[kOutputAt]), std::move(fds[kOutputAt + 1])};
   return watch(agent, agent.starter.channel.get(), EPOLLIN);
 }
 
@@ -193,17 +218,24 @@ void Keeper::on_verified(Agent& agent) {
   Fd listener(agent.listener ? fcntl(agent.listener.get(), F_DUPFD_CLOEXEC, 0) : -1);
   // Without it nobody would answer, and the first refused call would wait for ever.
   if (agent.listener && !listener) return set_up_failed(agent, "seccomp", Error{"fcntl F_DUPFD_CLOEXEC", errno, ""});
-  const auto took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - agent.asked);
+  const auto now = Clock::now();
+  const auto took = std::chrono::duration_cast<std::chrono::microseconds>(now - agent.asked);
+  agent.setup_us = static_cast<std::uint32_t>(took.count());
+  agent.verified_ms =
+      static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count());
   Reply message;
   message.set_id(std::exchange(agent.request, 0));
   auto* spawned = message.mutable_spawned();
   spawned->set_pid(agent.pid);
   for (const auto& layer : agent.degraded) spawned->add_degraded(layer);
-  spawned->set_setup_us(static_cast<std::uint32_t>(took.count()));
-  reply(message, std::move(listener));
+  spawned->set_setup_us(agent.setup_us);
+  std::vector<Fd> beside;
+  if (listener) beside.push_back(std::move(listener));
+  reply(message, std::move(beside));
   if (agent.cgroup) agent.cgroup->entered();
+  keep_channel(agent);
   end_starter(agent);
-  if (!reap(agent.starter.pidfd)) ending_starters_.push_back(std::move(agent.starter.pidfd));
+  if (!reap(agent.starter.pidfd)) ending_children_.push_back(std::move(agent.starter.pidfd));
   agent.starter = {};
 }
 
@@ -212,15 +244,27 @@ void Keeper::unwatch(int fd) {
   (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
 }
 
+/// on_tick sees the end of this child. Where that fails (out of watches), a later tick does.
+void Keeper::wake_at_end(const Fd& pidfd) {
+  epoll_event event{.events = EPOLLIN, .data = {.fd = pidfd.get()}};
+  (void)epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, pidfd.get(), &event);
+}
+
+/// From here on its other end is the agent's: nothing is read from it, and nothing waits for it.
+void Keeper::keep_channel(Agent& agent) {
+  unwatch(agent.starter.channel.get());
+  agent.channel = std::move(agent.starter.channel);
+  (void)shutdown(agent.channel.get(), SHUT_RD);
+  (void)set_nonblocking(agent.channel.get());
+}
+
 /// It has made its agent and exits, or its end is not wanted any more; SIGKILL to a zombie does nothing.
 void Keeper::end_starter(Agent& agent) {
-  if (!agent.starter.channel) return;
-  unwatch(agent.starter.channel.get());
+  if (!agent.starter.pidfd) return;
+  if (agent.starter.channel) unwatch(agent.starter.channel.get());
   agent.starter.channel.reset();
   (void)signal_pidfd(agent.starter.pidfd.get(), SIGKILL);
-  epoll_event event{.events = EPOLLIN, .data = {.fd = agent.starter.pidfd.get()}};
-  // Where that fails (out of watches), the next tick sees its end.
-  (void)epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, agent.starter.pidfd.get(), &event);
+  wake_at_end(agent.starter.pidfd);
 }
 
 void Keeper::set_up_failed(Agent& agent, const std::string& step, const Error& error) {

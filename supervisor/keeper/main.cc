@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -28,15 +30,17 @@ constexpr const char* kHelp =
     "  --version           print the version and exit\n"
     "\n"
     "SIGTERM or SIGINT stops every agent and then kaid; one more, two seconds later or\n"
-    "more, does not wait for them. Exit status: 0 stopped, 1 failed, 2 usage or\n"
-    "configuration. See kaid(8).\n";
+    "more, does not wait for them. SIGHUP reads the configuration and the policies again,\n"
+    "SIGUSR2 replaces kaid and its control by the programs now on disk while agents run.\n"
+    "Exit status: 0 stopped, 1 failed, 2 usage or configuration. See kaid(8).\n";
 
 int usage_error(const char* what) {
   std::fprintf(stderr, "kaid: %s; try kaid --help\n", what);
   return kExitUsage;
 }
 
-int serve(const kai::keeper::CommandLine& given) {
+/// `check_only`: for a kaid that asks whether this one would serve in its place.
+int serve(const kai::keeper::CommandLine& given, bool check_only) {
   using namespace kai::keeper;
   const Identity identity = find_identity();
   auto config = load_config(given, identity.root);
@@ -55,12 +59,28 @@ int serve(const kai::keeper::CommandLine& given) {
                  programs.error().message().c_str());
     return 1;
   }
-  const auto locks = prepare_directories(*config, identity);
+  if (check_only) return 0;
+  const auto state = take_inheritance();
+  if (!state) {
+    std::fprintf(stderr, "kaid: %s\n", state.error().message().c_str());
+    return 1;
+  }
+  std::optional<Locks> held;
+  if (*state) {
+    held = Locks{inherited((*state)->state_lock()), inherited((*state)->runtime_lock())};
+    if (!held->state || !held->runtime) {
+      std::fprintf(stderr, "kaid: the kaid before left its locks out; start this one anew\n");
+      return 1;
+    }
+    if (!(*state)->notify_socket().empty()) (void)setenv("NOTIFY_SOCKET", (*state)->notify_socket().c_str(), 1);
+  }
+  auto locks = prepare_directories(*config, identity, std::move(held));
   if (!locks) {
     std::fprintf(stderr, "kaid: %s\n", locks.error().message().c_str());
     return 1;
   }
-  auto keeper = Keeper::create(std::move(*config), identity, *programs, std::move(*policies));
+  auto keeper = Keeper::create(std::move(*config), identity, *programs, std::move(*policies), std::move(*locks),
+                               *state ? &**state : nullptr);
   if (!keeper) {
     std::fprintf(stderr, "kaid: %s\n", keeper.error().message().c_str());
     return 1;
@@ -84,10 +104,12 @@ int main(int argc, char** argv) {
   constexpr option kOptions[] = {{"config", required_argument, nullptr, 'c'},
                                  {"state-dir", required_argument, nullptr, 's'},
                                  {"runtime-dir", required_argument, nullptr, 'r'},
+                                 {"check-handover", required_argument, nullptr, 'k'},
                                  {"version", no_argument, nullptr, 'v'},
                                  {"help", no_argument, nullptr, 'h'},
                                  {nullptr, 0, nullptr, 0}};
   kai::keeper::CommandLine given;
+  bool check_only = false;
   opterr = 0;
   for (int option = 0; (option = getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
     switch (option) {
@@ -100,6 +122,14 @@ int main(int argc, char** argv) {
       case 'r':
         given.runtime_dir = optarg;
         break;
+      case 'k':
+        if (optarg != std::to_string(kai::keeper::kHandoverVersion)) {
+          std::fprintf(stderr, "kaid: cannot take over from version %s of the state; stop kaid and start it again\n",
+                       optarg);
+          return 1;
+        }
+        check_only = true;
+        break;
       case 'v':
         std::puts("kaid " KAI_VERSION);
         return 0;
@@ -111,5 +141,5 @@ int main(int argc, char** argv) {
     }
   }
   if (optind != argc) return usage_error("takes no arguments");
-  return serve(given);
+  return serve(given, check_only);
 }

@@ -13,6 +13,7 @@ class ServiceManager {
   ServiceManager();
   /// Sends a state like "READY=1".
   void notify(std::string_view state) const;
+  [[nodiscard]] const std::string& socket_path() const { return socket_path_; }
 
  private:
   std::string socket_path_;

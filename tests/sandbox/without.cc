@@ -42,5 +42,6 @@ int main(int argc, char** argv) {
   if (argc < 2) return 2;
   kai::StarterOptions options{.root = std::strcmp(argv[1], "--root") == 0, .host_network = argc == 3};
   kai::Confined confined = kai::start_agent(3, options, apply_others);
-  return kai::serve(confined.spec, std::move(confined.klp));
+  kai::SupervisorLinks links{std::move(confined.klp), std::move(confined.keeper), confined.outlives_keeper};
+  return kai::serve(confined.spec, std::move(links));
 }

@@ -187,6 +187,12 @@ class Conformance:
         runner.ask("calls")  # nothing came before its answer but the log record
         self.assertEqual([seen["method"] for seen in runner.seen], ["log"])
 
+    def test_an_event_with_bytes(self):
+        runner = self.started()
+        event = runner.message("got", type="event", payloadBase64="AP8=", contentType="image/png")
+        runner.notify("message", event)
+        runner.wait_log("got event 2 image/png")
+
     def test_an_event_that_throws_is_logged(self):
         runner = self.started()
         runner.notify("message", runner.message("throw", type="event", payload="no use"))
@@ -268,6 +274,17 @@ class Conformance:
         self.assertEqual(twice["message"], "second")
         self.assertRegex(twice["lastOccurrence"], r"Z$")
 
+    def test_health_tells_a_bounded_number_of_types_apart(self):
+        runner = self.started()
+        for number in range(40):
+            runner.call("error", {"name": f"Kind{number}", "message": "m"})
+            runner.call("error", {"name": "Always", "message": f"m{number}"})
+        errors = {error["type"]: error for error in runner.call("health")["errors"]}
+        self.assertEqual(len(errors), 16)  # as many as agent-host takes
+        self.assertEqual((errors["Always"]["count"], errors["Always"]["message"]), (40, "m39"))
+        self.assertIn("Kind39", errors)
+        self.assertNotIn("Kind0", errors)
+
     def test_health_by_the_agent(self):
         runner = self.started()
         runner.ask("warn")
@@ -302,6 +319,40 @@ class Conformance:
         self.assertEqual(runner.ask("send", {"q": 1}), {"got": sent})
         self.assertEqual(runner.ask("emit", [1]), "emitted")
         self.assertEqual(runner.seen[-1]["params"], {"name": "done", "data": [1]})
+
+    def test_metadata_of_send_and_emit(self):
+        runner = self.started()
+        metadata = {
+            "priority": "urgent",
+            "ttl": 5,
+            "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        }
+        runner.answer_calls = lambda method, params: {"payload": params} if method == "klp.send" else {}
+        sent = runner.ask("send-with", {**metadata, "timeoutMs": 250})
+        expected = {"to": "other", "capability": "ask", "payload": "null", "timeoutMs": 250, "metadata": metadata}
+        self.assertEqual(sent, expected)
+        runner.ask("emit-with", metadata)
+        expected = {
+            "name": "done",
+            "payloadBase64": "AP8=",
+            "contentType": "application/octet-stream",
+            "metadata": metadata,
+        }
+        self.assertEqual(runner.seen[-1]["params"], expected)
+
+    def test_a_call_that_failed_because_kaid_restarts_may_be_tried_again(self):
+        runner = self.started()
+        answers = iter((False, True))
+
+        def answer(method, params):
+            if next(answers):
+                return {"payload": "there"}
+            data = {"code": "UNAVAILABLE", "retryable": True}
+            raise RunnerError({"code": -32000, "message": "kaid is restarting", "data": data})
+
+        runner.answer_calls = answer
+        self.assertEqual(runner.ask("try-send", 1), {"isAgentError": True, "code": "UNAVAILABLE", "retryable": True})
+        self.assertEqual(runner.ask("try-send", 1), "there")
 
     def test_memory(self):
         runner = self.started()

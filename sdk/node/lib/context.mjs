@@ -1,5 +1,5 @@
 // AgentContext: what the runtime does for an agent, each a call or a notification to the host.
-import { decodePayload, decodeValue, encodePayload, encodeValue } from './payload.mjs';
+import { decodePayload, decodeValue, encodeData, encodePayload, encodeValue } from './payload.mjs';
 
 export function createContext(channel, { agent, manifest, capabilities, permissions, limits }) {
   return Object.freeze({
@@ -10,14 +10,21 @@ export function createContext(channel, { agent, manifest, capabilities, permissi
     limits,
     memory: createMemory(channel),
     log: createLog(channel),
-    async send(to, capability, payload = {}, { timeoutMs } = {}) {
-      const params = { to, capability, ...encodePayload(payload), timeoutMs };
+    async send(to, capability, payload = {}, options = {}) {
+      const { timeoutMs } = options;
+      const params = { to, capability, ...encodePayload(payload), metadata: metadataOf(options), timeoutMs };
       return decodePayload(await channel.call('klp.send', params));
     },
-    async emit(name, data = null) {
-      await channel.call('klp.emit', { name, data });
+    async emit(name, data = null, options = {}) {
+      await channel.call('klp.emit', { name, ...encodeData(data), metadata: metadataOf(options) });
     },
   });
+}
+
+/** undefined, which is left out, where nothing of it is given. */
+function metadataOf({ priority, ttl, traceparent }) {
+  if (priority === undefined && ttl === undefined && traceparent === undefined) return undefined;
+  return { priority, ttl, traceparent };
 }
 
 function createMemory(channel) {

@@ -1,6 +1,6 @@
 // The HealthStatus of an agent that does not make its own.
 
-const MAX_TYPES = 32; // of errors that are told apart; the one that was quiet longest goes first
+const MAX_TYPES = 16; // of errors that are told apart, as many as the supervisor takes; the one that was quiet longest goes first
 const MAX_TEXT = 1024; // characters of an error's type and message
 
 export class Health {

@@ -12,6 +12,12 @@ export function encodePayload(value, contentType) {
   return { payloadBase64: bytes.toString('base64'), contentType: contentType ?? 'application/octet-stream' };
 }
 
+/** What `klp.emit` publishes: JSON is called `data` there. */
+export function encodeData(value) {
+  const { payload, ...bytes } = encodePayload(value);
+  return bytes.payloadBase64 === undefined ? { data: payload } : bytes;
+}
+
 export function decodeValue(body) {
   return body.valueBase64 === undefined ? body.value : bytesOf(body.valueBase64);
 }

@@ -32,7 +32,10 @@ class Agent:
         """Start the agent's work."""
 
     def on_message(self, msg: Message) -> Any:
-        """The value is the payload of the response (bytes go as bytes), or a whole Message, as reply() makes."""
+        """The value is the payload of the response (bytes go as bytes), or a whole Message, as reply() makes.
+
+        Events of topics that the agent may read come here too (msg.type is "event"); their value is ignored.
+        """
         raise NotImplementedError
 
     def on_upgrade(self, old_version: str) -> Union[None, Awaitable[None]]:
@@ -80,10 +83,20 @@ class Agent:
     def log(self) -> Log:
         return self._context.log
 
-    def send(self, to: str, capability: str, payload: Any = None, *, timeout: Optional[float] = None) -> Any:
-        """Asks another agent; the value is the payload of its response. timeout is in seconds."""
-        return self._context.send(to, capability, payload, timeout)
+    def send(
+        self, to: str, capability: str, payload: Any = None, *, timeout: Optional[float] = None, **metadata: Any
+    ) -> Any:
+        """Asks another agent; the value is the payload of its response. timeout is in seconds.
 
-    def emit(self, name: str, data: Any = None) -> Any:
-        """Publishes to `topic:AGENT.NAME`."""
-        return self._context.emit(name, data)
+        metadata: priority ("low", "normal", "high", "urgent"), ttl (whole seconds), traceparent (W3C Trace Context).
+        Raises AgentError; one that is retryable (UNAVAILABLE while kaid restarts, BUSY, TIMEOUT …) may be tried again.
+        To "topic:NAME" it publishes: the capability is left out of account, and the value is None once it is sent.
+        """
+        return self._context.send(to, capability, payload, timeout, **metadata)
+
+    def emit(self, name: str, data: Any = None, **metadata: Any) -> Any:
+        """Publishes to `topic:AGENT.NAME`, and is done once it is sent; a refusal (DENIED) is a line of the log.
+
+        metadata: as of send().
+        """
+        return self._context.emit(name, data, **metadata)

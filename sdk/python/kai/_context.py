@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kai._message import decode_payload, decode_value, encode_payload, encode_value
+from kai._message import decode_payload, decode_value, encode_data, encode_payload, encode_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,14 +125,24 @@ class Context:
         self.permissions: List[Permission] = init.get("permissions") or []
         self.limits: AgentLimits = init.get("limits") or {}  # type: ignore[assignment]
 
-    def send(self, to: str, capability: str, payload: Any, timeout: Optional[float]) -> Any:
+    def send(self, to: str, capability: str, payload: Any, timeout: Optional[float], **metadata: Any) -> Any:
         params = {
             "to": to,
             "capability": capability,
             **encode_payload({} if payload is None else payload),
+            "metadata": _metadata(**metadata),
             "timeoutMs": None if timeout is None else int(timeout * 1000),
         }
         return self.call("klp.send", params, decode_payload)
 
-    def emit(self, name: str, data: Any) -> Any:
-        return self.call("klp.emit", {"name": name, "data": data}, lambda _: None)
+    def emit(self, name: str, data: Any, **metadata: Any) -> Any:
+        params = {"name": name, **encode_data(data), "metadata": _metadata(**metadata)}
+        return self.call("klp.emit", params, lambda _: None)
+
+
+def _metadata(
+    *, priority: Optional[str] = None, ttl: Optional[int] = None, traceparent: Optional[str] = None
+) -> Optional[Dict[str, Any]]:
+    """None where nothing of it is given."""
+    given = {"priority": priority, "ttl": ttl, "traceparent": traceparent}
+    return {name: value for name, value in given.items() if value is not None} or None

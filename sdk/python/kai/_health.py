@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from kai.types import ErrorSummary, HealthStatus
 
-MAX_TYPES = 32  # of errors that are told apart; the one that was quiet longest goes first
+MAX_TYPES = 16  # of errors that are told apart, as many as the supervisor takes; the one that was quiet longest goes first
 MAX_TEXT = 1024  # characters of an error's type and message
 
 

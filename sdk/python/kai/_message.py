@@ -129,6 +129,12 @@ def decode_payload(fields: Dict[str, Any]) -> Any:
     return fields.get("payload") if base64 is None else binascii.a2b_base64(base64)
 
 
+def encode_data(value: Any) -> Dict[str, Any]:
+    """What klp.emit publishes: JSON is called "data" there."""
+    encoded = encode_payload(value)
+    return encoded if "payloadBase64" in encoded else {"data": value}
+
+
 def encode_value(value: Any) -> Dict[str, Any]:
     encoded = encode_payload(value)
     base64 = encoded.get("payloadBase64")

@@ -67,6 +67,9 @@ class Probe : public kai::Agent {
     if (what == "print") return std::printf("%s\n", payload.get<std::string>().c_str()), nullptr;
     if (what == "memory") return use_memory();
     if (what == "send") return send("other", "ask", payload, 500);
+    if (what == "send-with") return send("other", "ask", "null", {payload["timeoutMs"], metadata_of(payload)});
+    if (what == "emit-with") return emit("done", Json::binary({0, 255}), metadata_of(payload)), nullptr;
+    if (what == "got") return got(msg), nullptr;
     if (what == "emit") return emit("done", payload), "emitted";
     if (what == "try-send") return try_send(payload);
     throw std::invalid_argument("unknown capability " + what);
@@ -80,6 +83,14 @@ class Probe : public kai::Agent {
             {"capability", msg.capability},
             {"timestamp", msg.timestamp},
             {"metadata", msg.metadata}};
+  }
+
+  static kai::Metadata metadata_of(const Json& payload) {
+    return {payload["priority"], payload["ttl"].get<std::uint32_t>(), payload["traceparent"]};
+  }
+
+  void got(const kai::Message& msg) {
+    log.info("got " + msg.type + " " + std::to_string(msg.payload.get_binary().size()) + " " + msg.content_type);
   }
 
   static Json make_bytes(std::size_t count) {

@@ -102,6 +102,13 @@ export default class Probe {
         return this.#memory();
       case 'send':
         return this.ctx.send('other', 'ask', msg.payload, { timeoutMs: 500 });
+      case 'send-with':
+        return this.ctx.send('other', 'ask', 'null', msg.payload);
+      case 'emit-with':
+        return this.ctx.emit('done', Uint8Array.of(0, 255), msg.payload);
+      case 'got':
+        this.ctx.log.info(`got ${msg.type} ${msg.payload.length} ${msg.contentType}`);
+        return null;
       case 'emit':
         await this.ctx.emit('done', msg.payload);
         return 'emitted';

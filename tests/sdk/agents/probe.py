@@ -132,6 +132,16 @@ class Probe(Agent):
     async def do_send(self, msg):
         return await self.send("other", "ask", msg.payload, timeout=0.5)
 
+    async def do_send_with(self, msg):
+        timeout = msg.payload.pop("timeoutMs") / 1000
+        return await self.send("other", "ask", "null", timeout=timeout, **msg.payload)
+
+    async def do_emit_with(self, msg):
+        await self.emit("done", bytes([0, 255]), **msg.payload)
+
+    async def do_got(self, msg):
+        self.log.info(f"got {msg.type} {len(msg.payload)} {msg.content_type}")
+
     async def do_emit(self, msg):
         await self.emit("done", msg.payload)
         return "emitted"

@@ -16,6 +16,7 @@
 #include "agent-host/serve.h"
 #include "base/text.h"
 #include "base/unix.h"
+#include "proto/starter.pb.h"
 
 namespace kai::test {
 namespace {
@@ -48,7 +49,7 @@ def start():
 )";
 
 /// The namespace's PID 1: what the starter would have made, a hostile inheritance included.
-[[noreturn]] void be_host(const spec::SandboxSpec& spec, Fd klp, int output) {
+[[noreturn]] void be_host(const spec::SandboxSpec& spec, SupervisorLinks links, int output) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   dup2(open("/dev/null", O_RDONLY | O_CLOEXEC), STDIN_FILENO);
   dup2(output, STDOUT_FILENO);
@@ -59,14 +60,14 @@ def start():
   sigemptyset(&usr1);
   sigaddset(&usr1, SIGUSR1);
   sigprocmask(SIG_BLOCK, &usr1, nullptr);
-  _exit(serve(spec, std::move(klp)));
+  _exit(serve(spec, std::move(links)));
 }
 
-[[noreturn]] void be_parent(const spec::SandboxSpec& spec, Fd klp, int output, int pid_pipe) {
+[[noreturn]] void be_parent(const spec::SandboxSpec& spec, SupervisorLinks links, int output, int pid_pipe) {
   if (unshare(CLONE_NEWPID) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWPID) < 0) _exit(99);
   const pid_t host = fork();
-  if (host == 0) be_host(spec, std::move(klp), output);
-  klp.reset();
+  if (host == 0) be_host(spec, std::move(links), output);
+  links = {};
   close(output);
   if (write(pid_pipe, &host, sizeof host) != sizeof host) _exit(98);
   close(pid_pipe);
@@ -101,17 +102,22 @@ spec::SandboxSpec runner(std::string_view script) {
   return spec;
 }
 
-Host::Host(const spec::SandboxSpec& spec) {
+Host::Host(const spec::SandboxSpec& spec, bool outlives_keeper) {
   auto pair = socket_pair(SOCK_STREAM);
+  auto keeper = socket_pair(SOCK_SEQPACKET);
   auto pipe = make_pipe();
   auto pid_pipe = make_pipe();
-  if (!pair || !pipe || !pid_pipe) throw std::runtime_error("no descriptors");
+  if (!pair || !keeper || !pipe || !pid_pipe) throw std::runtime_error("no descriptors");
   parent_ = fork();
   if (parent_ == 0) {
     pair->first.reset();
-    be_parent(spec, std::move(pair->second), pipe->second.get(), pid_pipe->second.get());
+    keeper->first.reset();
+    be_parent(spec, {std::move(pair->second), std::move(keeper->second), outlives_keeper}, pipe->second.get(),
+              pid_pipe->second.get());
   }
   klp_ = std::move(pair->first);
+  keeper_ = std::move(keeper->first);
+  shutdown(keeper_.get(), SHUT_RD);  // as the keeper does: it reads nothing from here on
   output_ = std::move(pipe->first);
   pid_pipe->second.reset();
   if (read(pid_pipe->first.get(), &host_, sizeof host_) != sizeof host_) throw std::runtime_error("no pid namespace");
@@ -135,6 +141,50 @@ void Host::send(const klp::Envelope& envelope) {
   std::string frame;
   append_frame(frame, envelope.SerializeAsString());
   send_bytes(frame);
+}
+
+void Host::hang_up() {
+  klp_.reset();
+  decoder_ = FrameDecoder(kMaxFrameBytes + kEnvelopeOverheadBytes);
+}
+
+std::string Host::receive_bytes() {
+  std::string all;
+  std::array<char, 65536> bytes;
+  for (;;) {
+    const ssize_t count = recv(klp_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
+    if (count <= 0) return all;
+    all.append(bytes.data(), static_cast<std::size_t>(count));
+  }
+}
+
+void Host::reconnect() {
+  auto pair = socket_pair(SOCK_STREAM);
+  if (!pair) throw std::runtime_error("no descriptors");
+  old_klp_ = std::move(klp_);
+  hang_up();
+  klp_ = std::move(pair->first);
+  const int theirs = pair->second.get();
+  send_to_keeper_channel(starter::Reconnect().SerializeAsString(), std::span(&theirs, 1));
+}
+
+klp::Resume Host::resume() {
+  reconnect();
+  klp::Envelope first = receive();
+  if (!first.has_resume()) throw std::runtime_error("not a resume but " + std::to_string(first.kind_case()));
+  return std::move(*first.mutable_resume());
+}
+
+klp::Resume Host::resumed() {
+  klp::Resume said = resume();
+  klp::Envelope envelope;
+  envelope.mutable_resumed();
+  send(envelope);
+  return said;
+}
+
+void Host::send_to_keeper_channel(std::string_view bytes, std::span<const int> fds) {
+  if (!send_packet(keeper_.get(), bytes, fds)) throw std::runtime_error("the keeper's channel has ended");
 }
 
 void Host::accept(std::uint32_t in_flight, std::uint32_t deadline_ms) {
@@ -239,6 +289,20 @@ std::string Host::output_line() {
     text += byte;
   }
   return text;
+}
+
+void Host::wait_stopped() const {
+  const std::string id = std::to_string(host_);
+  const std::int64_t until = monotonic_ms() + kPatienceMs;
+  const auto child = read_file("/proc/" + id + "/task/" + id + "/children");
+  if (!child) throw std::runtime_error("agent-host has no child");
+  const std::string stat = "/proc/" + child->substr(0, child->find(' ')) + "/stat";
+  for (;;) {  // nobody but its parent is told
+    const auto line = read_file(stat);
+    if (line && line->substr(line->rfind(')') + 2, 1) == "T") return;
+    if (monotonic_ms() > until) throw std::runtime_error("the runner does not stop");
+    sched_yield();
+  }
 }
 
 int Host::wait() {

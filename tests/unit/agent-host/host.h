@@ -1,10 +1,12 @@
 // An agent-host under test: serve() in a child process that really is PID 1 of a pid namespace, with a real runner
-// below it. The test is control: it speaks KLP over the other end of the socket.
+// below it. The test is control: it speaks KLP over the other end of the socket; and the keeper, on the pair with which
+// that brings a new socket.
 #pragma once
 
 #include <sys/types.h>
 
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -24,7 +26,7 @@ spec::SandboxSpec runner(std::string_view script);
 
 class Host {
  public:
-  explicit Host(const spec::SandboxSpec& spec);
+  explicit Host(const spec::SandboxSpec& spec, bool outlives_keeper = false);
   /// Ends what still runs.
   ~Host();
   Host(const Host&) = delete;
@@ -38,7 +40,19 @@ class Host {
                std::uint32_t deadline_ms = 0);
   void send_message(const klp::Message& message);
   void stop(std::uint32_t grace_ms);
-  void hang_up() { klp_.reset(); }
+  /// Control dies: with what it had not read.
+  void hang_up();
+  /// Reads what has come so far, without waiting and without taking it apart.
+  std::string receive_bytes();
+  /// The keeper brings a new control. One that the host has not lost stays open until the next call of this.
+  void reconnect();
+  /// reconnect(), and the Resume that the host says.
+  klp::Resume resume();
+  /// resume(), answered.
+  klp::Resume resumed();
+  /// Any packet on the keeper's channel.
+  void send_to_keeper_channel(std::string_view bytes, std::span<const int> fds = {});
+  void lose_keeper() { keeper_.reset(); }
 
   /// The next envelope; throws after kPatience or at the end of the stream.
   klp::Envelope receive();
@@ -53,13 +67,15 @@ class Host {
   std::string output();
   /// Until the agent's standard output has ended or a line has come.
   std::string output_line();
+  /// Until the runner stands still (SIGSTOP).
+  void wait_stopped() const;
   /// agent-host's exit status, once it has ended.
   int wait();
   /// agent-host's pid as the test sees it.
   [[nodiscard]] pid_t pid() const { return host_; }
 
  private:
-  Fd klp_, output_;
+  Fd klp_, old_klp_, keeper_, output_;
   FrameDecoder decoder_{kMaxFrameBytes + kEnvelopeOverheadBytes};
   pid_t parent_ = 0;  // of the namespace's PID 1; passes its status on
   pid_t host_ = 0;

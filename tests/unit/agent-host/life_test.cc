@@ -106,6 +106,8 @@ answer(hear(), {"status": "healthy", "uptime": "long", "lastActivity": "now", "e
 answer(hear(), {"status": "fine"})
 answer(hear(), None)
 fail(hear(), "no pulse", name="HealthError")
+fail(hear(), "still none", name="HealthError")
+fail(hear(), "other", name="OtherError")
 hear()
 )"));
   host.start();
@@ -128,6 +130,37 @@ hear()
   REQUIRE(failed.errors_size() == 1);
   CHECK(failed.errors(0).type() == "HealthError");
   CHECK(failed.errors(0).message() == "no pulse");
+  CHECK(failed.errors(0).count() == 1);
+  const klp::HealthReport again = health(host, 6);
+  CHECK(again.errors(0).count() == 2);
+  CHECK(again.errors(0).message() == "still none");
+  CHECK(health(host, 7).errors(0).count() == 1);
+}
+
+TEST_CASE("with protocol none agent-host answers for the program, but not for one that is stopped") {
+  Host host(program({"/usr/bin/python3", "-S", "-E", "-u", "-c", R"(
+import signal
+signal.signal(signal.SIGUSR1, lambda *_: print("awake"))
+print("ready")
+while True: signal.pause()
+)"}));
+  host.start();
+  CHECK(host.output_line() == "ready\n");
+  CHECK(health(host, 1).status() == klp::HealthReport::HEALTHY);
+  klp::Envelope signal, question;
+  signal.mutable_signal()->set_number(SIGSTOP);
+  host.send(signal);
+  host.wait_stopped();
+  question.mutable_health_request()->set_sequence(2);
+  host.send(question);
+  question.mutable_health_request()->set_sequence(3);
+  host.send(question);
+  signal.mutable_signal()->set_number(SIGCONT);
+  host.send(signal);
+  signal.mutable_signal()->set_number(SIGUSR1);
+  host.send(signal);
+  CHECK(host.output_line() == "awake\n");
+  CHECK(health(host, 4).status() == klp::HealthReport::HEALTHY);  // and neither 2 nor 3 was answered
 }
 
 TEST_CASE("stop: onShutdown, then the runner's own end") {

@@ -210,11 +210,11 @@ TEST_CASE("SIGTERM to agent-host stops the agent") {
   CHECK(host.wait() == 40 + SIGTERM);
 }
 
-TEST_CASE("when control goes, the agent goes") {
+TEST_CASE("when the keeper goes, the agent goes") {
   Host host(stubborn());
   host.accept();
   CHECK(host.output_line() == "ready\n");
-  host.hang_up();
+  host.lose_keeper();
   CHECK(host.wait() == 1);
   CHECK(host.output() == "");
 }

@@ -3,9 +3,9 @@
 
 #include "agent-host/deadline_table.h"
 #include "agent-host/json_text.h"
-#include "agent-host/timestamp.h"
 #include "base/base64.h"
 #include "base/text.h"
+#include "base/timestamp.h"
 
 namespace kai {
 

@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include "base/text.h"
 #include "tests/unit/control/control_fixture.h"
 
 namespace kai::test {
@@ -113,6 +114,7 @@ TEST_CASE("too many in flight are BUSY, a late answer is TIMEOUT, a death is AGE
   const auto late = client.send(send_of("a1", "echo", "{}", 30));
   const auto first = client.send(send_of("a1", "echo", "{}"));
   const auto second = client.send(send_of("a1", "echo", "{}"));
+  for (int waiting = 0; waiting < 3; ++waiting) client.send(send_of("a1", "echo", "{}"));  // as many again may wait
   CHECK(code(client.call(send_of("a1", "echo", "{}"))) == "BUSY");
   CHECK(code(client.wait(late)) == "TIMEOUT");
   f.keeper->exited(f.keeper->instance(), true, SIGSEGV);
@@ -203,21 +205,21 @@ TEST_CASE("a program that exits 0 by itself is stopped, any other end is a crash
     CHECK(f.status("a1")["lastEnd"]["exitCode"] == 0);
     CHECK(f.keeper->spawned == 1);
   }
-  SUBCASE("crash, restart, and giving up after maxCrashes") {
+  SUBCASE("crash, restart, and quarantine after maxCrashes") {
     for (int crash = 0; crash < 3; ++crash) {
       f.until([&] { return !f.keeper->hosts.empty(); });
       f.until_state("running");
       f.keeper->exited(f.keeper->instance(), true, SIGKILL, 1);
       f.until([&] { return f.log_text().find("\"crashes\":" + std::to_string(crash + 1)) != std::string::npos; });
     }
-    f.until_state("stopped");
+    f.until_state("quarantined");
     const auto status = f.status("a1");
     CHECK(status["lastEnd"]["cause"] == "oom");
     CHECK(status["crashes"]["count"] == 3);
     CHECK(status["desired"] == "running");
     CHECK(f.keeper->spawned == 3);
     CHECK(f.log_text().find("maxCrashes") != std::string::npos);
-    CHECK(code(f.start()) == "done");
+    CHECK(code(f.start()) == "QUARANTINED");
   }
 }
 
@@ -284,9 +286,11 @@ TEST_CASE("messages of the agent's own: to kaid UNAVAILABLE, to another agent DE
   f.start();
   FakeHost& host = f.keeper->host();
   const auto ask = [&](const std::string& to, const std::string& capability) {
+    const std::string id = new_uuid();
     klp::Message request;
     request.set_type(klp::REQUEST);
-    request.set_id("0190-" + to);
+    request.set_protocol("klp/1.0");
+    request.set_id(id);
     request.set_from("kaid");
     request.set_to(to);
     request.set_capability(capability);
@@ -297,7 +301,7 @@ TEST_CASE("messages of the agent's own: to kaid UNAVAILABLE, to another agent DE
     f.until([&] { return !host.received.empty(); });
     klp::Message answer;
     answer.ParseFromString(host.received.front().message());
-    CHECK(answer.correlation_id() == "0190-" + to);
+    CHECK(answer.correlation_id() == id);
     return answer.error().code();
   };
   CHECK(ask("kaid", "memory.get") == "UNAVAILABLE");

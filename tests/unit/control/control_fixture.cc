@@ -73,7 +73,7 @@ control::Response OperatorClient::wait(std::uint64_t id) {
 
 ControlFixture::ControlFixture(const Policy& chosen) : policies(true), log_directory(directory / "state/log") {
   policies.use({{chosen}, {}});
-  for (const char* part : {"state/log", "state/db", "state/packages", "run"}) {
+  for (const char* part : {"state/log", "state/db", "state/packages", "state/quarantine", "run"}) {
     std::filesystem::create_directories(directory / part);
   }
   hello.set_state_dir(directory / "state");
@@ -97,7 +97,7 @@ void ControlFixture::start() {
   keeper = std::make_unique<FakeKeeper>(loop, std::move(sockets.first));
   client = std::make_unique<KeeperClient>(loop, std::move(sockets.second));
   control = std::make_unique<Control>(Environment{loop, *client, *log, *registry, *packages, hello, policies, *audit},
-                                      log_directory);
+                                      log_directory, std::exchange(adoptions, {}));
   const auto started = control->start();
   REQUIRE_MESSAGE(started, (started ? "" : started.error().message()));
 }

@@ -75,6 +75,7 @@ struct ControlFixture {
   std::unique_ptr<Control> control;
   std::string log_directory;
   std::unique_ptr<OperatorClient> operator_;
+  std::vector<KeeperClient::Adoption> adoptions;  ///< for the next start()
 };
 
 /// A valid manifest of an agent with the runner protocol and the capability `echo`.

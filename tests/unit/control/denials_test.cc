@@ -5,6 +5,8 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -17,6 +19,7 @@
 #include <doctest/doctest.h>
 
 #include "base/unix.h"
+#include "proto/reserved_call.h"
 #include "tests/unit/control/control_fixture.h"
 
 using namespace kai;
@@ -24,15 +27,16 @@ using namespace kai::test;
 
 namespace {
 
-/// A child under a filter that notifies of unshare(2) and allows the rest.
+/// A child under a filter that notifies of unshare(2) and seccomp(2) and allows the rest.
 class FilteredChild {
  public:
   /// It calls unshare(CLONE_NEWUSER) `calls` times and ends with 0 if each was refused with EPERM.
-  explicit FilteredChild(int calls) {
+  /// `ask`: another process of it makes the reserved call when this can be read.
+  explicit FilteredChild(int calls, int ask = -1) {
     auto channel = std::move(*socket_pair(SOCK_SEQPACKET));
     pid_ = fork();
     REQUIRE(pid_ >= 0);
-    if (pid_ == 0) run(channel.second.get(), calls);
+    if (pid_ == 0) run(channel.second.get(), calls, ask);
     channel.second.reset();
     auto packet = receive_packet(channel.first.get(), 16);
     REQUIRE((packet && packet->fds.size() == 1));
@@ -56,10 +60,11 @@ class FilteredChild {
   Fd listener;
 
  private:
-  [[noreturn]] static void run(int channel, int calls) {
+  [[noreturn]] static void run(int channel, int calls, int ask) {
     const sock_filter program[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_unshare, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_unshare, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_seccomp, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
@@ -70,6 +75,11 @@ class FilteredChild {
         static_cast<int>(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &filter)));
     const int fds[] = {listener.get()};
     if (!listener || !send_packet(channel, "l", fds)) _exit(91);
+    if (char byte = 0; ask >= 0 && fork() == 0) {
+      (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (read(ask, &byte, 1) == 1) (void)syscall(SYS_seccomp, kReservedOperation, 0, nullptr);
+      _exit(0);
+    }
     for (int call = 0; call < calls; ++call) {
       if (unshare(CLONE_NEWUSER) != -1 || errno != EPERM) _exit(1);
     }
@@ -121,9 +131,29 @@ TEST_CASE("a refused system call is answered, logged with its arguments and coun
   CHECK(f.status("a1")["denials"] == 1);
 }
 
+TEST_CASE("what a control had received that died is answered by the next one, when agent-host asks for it") {
+  Fixture f;
+  auto ask = make_pipe();
+  REQUIRE(ask);
+  FilteredChild child(1, ask->first.get());
+  seccomp_notif lost{};
+  REQUIRE(ioctl(child.listener.get(), SECCOMP_IOCTL_NOTIF_RECV, &lost) == 0);
+  CHECK(lost.data.nr == SYS_unshare);
+  REQUIRE(write_all(ask->second.get(), "a"));
+  f.keeper->listener = std::move(child.listener);
+  REQUIRE(code(f.call(start_of("a1"))) == "done");
+  std::optional<int> ended;
+  f.until([&] { return (ended = child.status()).has_value(); });
+  CHECK(*ended == 0);
+  CHECK(f.keeper->described.empty());
+  CHECK(f.denials().empty());
+}
+
 TEST_CASE("a flood of refused calls is answered, counted whole, and told in few lines") {
   constexpr int kCalls = 1500;
-  Fixture f;
+  Policy policy = builtin_policy(true);
+  policy.quarantine.denials = kCalls + 1;
+  Fixture f(policy);
   FilteredChild child(kCalls);
   f.keeper->listener = std::move(child.listener);
   REQUIRE(code(f.call(start_of("a1"))) == "done");

@@ -203,11 +203,19 @@ void FakeKeeper::receive() {
       described.push_back(request.describe().pid());
       reply.mutable_process()->set_name("probe\x1b[2J");
       reply.mutable_process()->set_pid(7);
+    } else if (request.has_freeze() && !freeze_error.empty()) {
+      reply.mutable_failed()->set_step("cgroup");
+      reply.mutable_failed()->set_detail(freeze_error);
+    } else if (request.has_evidence()) {
+      reply.mutable_evidence()->set_processes(1);
+      send(reply, std::move(*sealed_memfd("evidence", "pid 4711 stands still\n")));
+      continue;
     } else if (request.has_read_policies()) {
       reply.mutable_reload()->set_error(policies_error);
       send(reply, policies_error.empty() ? memfd_of(policies) : Fd());
       continue;
     } else {
+      if (request.has_freeze()) frozen.push_back(request.freeze().instance());
       if (request.has_drop_data()) dropped.push_back(request.drop_data().agent_id());
       reply.mutable_done();
     }
@@ -217,6 +225,15 @@ void FakeKeeper::receive() {
       exited(request.kill().instance(), true, SIGKILL);
     }
   }
+}
+
+FakeHost& FakeKeeper::stand_in(std::uint64_t instance, std::vector<Fd> descriptors, const std::string& agent) {
+  spec::SandboxSpec spec;
+  spec.set_agent_id(agent);
+  spec.set_runner_protocol(true);
+  auto host = std::make_unique<FakeHost>(loop_, std::move(descriptors), std::move(spec));
+  host->exit = [this, instance](int code) { exited(instance, false, code); };
+  return *hosts.emplace(instance, std::move(host)).first->second;
 }
 
 void FakeKeeper::spawn(const keeper::Request& request, std::vector<Fd> descriptors) {
@@ -233,6 +250,8 @@ void FakeKeeper::spawn(const keeper::Request& request, std::vector<Fd> descripto
   const auto text = read_all(descriptors.at(4).get(), 4 << 20);
   if (!text || !spec.ParseFromString(*text) || lseek(descriptors.at(4).get(), 0, SEEK_SET) != 0) std::abort();
   descriptors.erase(descriptors.begin() + 4);
+  // The reading ends of its output, which a keeper keeps until the instance ends.
+  if (!request.spawn().ephemeral()) descriptors.erase(descriptors.begin() + 4, descriptors.begin() + 6);
   const std::uint64_t instance = request.spawn().instance();
   auto host = std::make_unique<FakeHost>(loop_, std::move(descriptors), std::move(spec));
   host->exit = [this, instance](int code) { exited(instance, false, code); };

@@ -70,8 +70,13 @@ class FakeKeeper {
   std::string fail_step;             ///< not empty: the next spawns fail at this step
   bool ready = false;
   std::vector<std::uint64_t> killed;
+  std::vector<std::uint64_t> frozen;
+  std::string freeze_error;                                  ///< not empty: this machine cannot freeze
   std::map<std::uint64_t, std::unique_ptr<FakeHost>> hosts;  ///< alive
   std::size_t spawned = 0;
+
+  /// The host of an instance that outlived the control before. `descriptors`: its KLP socket, then as FakeHost's.
+  FakeHost& stand_in(std::uint64_t instance, std::vector<Fd> descriptors, const std::string& agent);
 
   /// The instance of the only host that there is.
   [[nodiscard]] std::uint64_t instance() const { return hosts.begin()->first; }

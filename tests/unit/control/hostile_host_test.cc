@@ -98,7 +98,7 @@ TEST_CASE_FIXTURE(HostileFixture, "a hello that lies is refused, and is a securi
   };
   CHECK(code(call(start_of("bad"))) == "DENIED");
   CHECK(cause() == "hello_refused");
-  CHECK(log_text().find("\"event\":\"security_violation\"") != std::string::npos);
+  CHECK(log_text().find("\"type\":\"security_violation\",\"severity\":\"critical\"") != std::string::npos);
 }
 
 TEST_CASE_FIXTURE(HostileFixture, "a message before the hello, or a second hello") {

@@ -17,6 +17,8 @@ std::string name(Effect effect) {
       return "spawn";
     case Effect::kStopInstance:
       return "stop_instance";
+    case Effect::kIsolate:
+      return "isolate";
     case Effect::kArmBackoff:
       return "arm_backoff";
     case Effect::kThenStart:
@@ -46,26 +48,39 @@ std::string cell(State state, Event event) {
 
 struct Expected {
   State state;
-  // start, stop, terminate, unregister, ready, ended, crashed, gave up, backoff over
+  // start, stop, terminate, unregister, quarantine, recover, ready, ended, crashed, gave up, condemned, backoff over
   std::vector<std::string> cells;
 };
 
 const std::vector<Expected> kExpected = {
-    {State::kRegistered, {"starting spawn", "registered", "terminated", "registered remove", "-", "-", "-", "-", "-"}},
+    {State::kRegistered,
+     {"starting spawn", "registered", "terminated", "registered remove", "quarantined", "!CONFLICT", "-", "-", "-", "-",
+      "-", "-"}},
     {State::kStarting,
-     {"starting", "stopping stop_instance", "stopping then_terminate stop_instance", "!CONFLICT", "running", "stopped",
-      "backoff arm_backoff", "stopped", "-"}},
+     {"starting", "stopping stop_instance", "stopping then_terminate stop_instance", "!CONFLICT", "quarantined isolate",
+      "!CONFLICT", "running", "stopped", "backoff arm_backoff", "stopped", "quarantined isolate", "-"}},
     {State::kRunning,
-     {"running", "stopping stop_instance", "stopping then_terminate stop_instance", "!CONFLICT", "-", "stopped",
-      "backoff arm_backoff", "stopped", "-"}},
+     {"running", "stopping stop_instance", "stopping then_terminate stop_instance", "!CONFLICT", "quarantined isolate",
+      "!CONFLICT", "-", "stopped", "backoff arm_backoff", "stopped", "quarantined isolate", "-"}},
     {State::kStopping,
-     {"stopping then_start", "stopping then_stop", "stopping then_terminate", "!CONFLICT", "stopping",
-      "stopped follow_up", "stopped follow_up", "stopped follow_up", "-"}},
-    {State::kStopped, {"starting spawn", "stopped", "terminated", "stopped remove", "-", "-", "-", "-", "-"}},
-    {State::kBackoff, {"starting spawn", "stopped", "terminated", "!CONFLICT", "-", "-", "-", "-", "starting spawn"}},
-    {State::kUpgrading, {"!UPGRADING", "!UPGRADING", "!UPGRADING", "!UPGRADING", "-", "-", "-", "-", "-"}},
-    {State::kQuarantined, {"!QUARANTINED", "quarantined", "terminated", "!CONFLICT", "-", "-", "-", "-", "-"}},
-    {State::kTerminated, {"starting spawn", "terminated", "terminated", "terminated remove", "-", "-", "-", "-", "-"}},
+     {"stopping then_start", "stopping then_stop", "stopping then_terminate", "!CONFLICT",
+      "quarantined then_stop isolate", "!CONFLICT", "stopping", "stopped follow_up", "stopped follow_up",
+      "stopped follow_up", "quarantined isolate follow_up", "-"}},
+    {State::kStopped,
+     {"starting spawn", "stopped", "terminated", "stopped remove", "quarantined", "!CONFLICT", "-", "-", "-", "-", "-",
+      "-"}},
+    {State::kBackoff,
+     {"starting spawn", "stopped", "terminated", "!CONFLICT", "quarantined", "!CONFLICT", "-", "-", "-", "-", "-",
+      "starting spawn"}},
+    {State::kUpgrading,
+     {"!UPGRADING", "!UPGRADING", "!UPGRADING", "!UPGRADING", "quarantined isolate", "!UPGRADING", "-", "-", "-", "-",
+      "-", "-"}},
+    {State::kQuarantined,
+     {"!QUARANTINED", "quarantined", "terminated", "!CONFLICT", "quarantined", "starting spawn", "-",
+      "quarantined follow_up", "quarantined follow_up", "quarantined follow_up", "quarantined follow_up", "-"}},
+    {State::kTerminated,
+     {"starting spawn", "terminated", "terminated", "terminated remove", "quarantined", "!CONFLICT", "-", "-", "-", "-",
+      "-", "-"}},
 };
 
 TEST_CASE("every cell of the lifecycle") {

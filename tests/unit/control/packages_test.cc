@@ -454,7 +454,7 @@ TEST_CASE("the entry is a regular file that no symlink stands before") {
                                        .symlink("code", "src")
                                        .bytes());
   const auto fault = [&](const std::string& entry, RuntimeKind kind = RuntimeKind::kNode) {
-    const auto errors = check_package(staged, manifest_of(entry, kind));
+    const auto errors = check_package(staged, manifest_of(entry, kind)).errors;
     if (errors.empty()) return std::string();
     CHECK(errors.size() == 1);
     CHECK(errors[0].pointer == "/entry");
@@ -471,26 +471,47 @@ TEST_CASE("the entry is a regular file that no symlink stands before") {
   has(fault("run.sh", RuntimeKind::kExec), "chmod +x");
 }
 
-TEST_CASE("a required module that is not there says to run npm ci") {
+Dependency dependency(const std::string& name, const std::string& version, DependencyType type, bool required) {
+  return {name, version, type, required};
+}
+
+TEST_CASE("a module is in node_modules at a version within its range, or the registration is refused") {
   const Store store;
-  const auto staged =
-      store.staged(package().file("main.ts").file("main.py").file("node_modules/here/package.json", "{}").bytes());
+  const auto staged = store.staged(package()
+                                       .file("main.ts")
+                                       .file("main.py")
+                                       .file("node_modules/here/package.json", R"({"version":"1.4.2"})")
+                                       .file("node_modules/old/package.json", R"({"version":"0.9.0"})")
+                                       .file("node_modules/odd/package.json", "{}")
+                                       .bytes());
   Manifest manifest = manifest_of("main.ts", RuntimeKind::kNode);
-  const auto dependency = [](const std::string& name, DependencyType type, bool required) {
-    return Dependency{name, "^1.0.0", type, required};
-  };
-  manifest.dependencies = {
-      dependency("here", DependencyType::kModule, true), dependency("gone", DependencyType::kModule, true),
-      dependency("maybe", DependencyType::kModule, false), dependency("db", DependencyType::kService, true),
-      dependency("@kai/agent", DependencyType::kModule, true)};
-  const auto errors = check_package(staged, manifest);
-  REQUIRE(errors.size() == 1);
+  manifest.dependencies = {dependency("here", "^1.0.0", DependencyType::kModule, true),
+                           dependency("gone", "^1.0.0", DependencyType::kModule, true),
+                           dependency("maybe", "^1.0.0", DependencyType::kModule, false),
+                           dependency("db", ">= 3", DependencyType::kService, true),
+                           dependency("@kai/agent", "^1.0.0", DependencyType::kModule, true),
+                           dependency("old", "^1.0.0", DependencyType::kModule, true),
+                           dependency("odd", "*", DependencyType::kModule, true),
+                           dependency("here", "1.x || banana", DependencyType::kModule, false),
+                           dependency("here", "2 - 3", DependencyType::kModule, false)};
+  const auto [errors, warnings] = check_package(staged, manifest);
+  REQUIRE(errors.size() == 4);
   CHECK(errors[0].pointer == "/dependencies/1");
   has(errors[0].message, "gone");
   has(errors[0].message, "npm ci");
+  CHECK(errors[1].pointer == "/dependencies/5");
+  has(errors[1].message, "0.9.0");
+  has(errors[1].message, "^1.0.0");
+  CHECK(errors[2].pointer == "/dependencies/6");
+  CHECK(errors[3].pointer == "/dependencies/7/version");
+  has(errors[3].message, "banana");
+  REQUIRE(warnings.size() == 2);
+  CHECK(warnings[0].pointer == "/dependencies/2");
+  CHECK(warnings[1].pointer == "/dependencies/8");
+  has(warnings[1].message, "1.4.2");
   manifest.runtime.kind = RuntimeKind::kPython;
   manifest.entry = "main.py";
-  CHECK(check_package(staged, manifest).empty());
+  CHECK(check_package(staged, manifest).errors.empty());
 }
 
 }  // namespace

@@ -8,30 +8,13 @@
 #include <nlohmann/json.hpp>
 
 #include "base/unix.h"
-#include "tests/unit/kaictl/fake_daemon.h"
+#include "tests/unit/kaictl/asked.h"
 #include "tests/unit/kaictl/program.h"
 
 namespace kai::test {
 namespace {
 
 using nlohmann::json;
-
-/// What kaid was asked, by a command that it answers with `answer`.
-struct Asked {
-  control::Request request;
-  std::vector<Fd> fds;
-  Result result;
-};
-Asked ask(std::vector<std::string> arguments, const std::string& answer, const std::string& input = "") {
-  Asked asked;
-  FakeDaemon daemon([&](Connection& connection) {
-    if (connection.receive(asked.request, asked.fds)) connection.done(asked.request, answer);
-  });
-  arguments.insert(arguments.begin(), {"--socket", daemon.socket()});
-  asked.result = kaictl(arguments, input);
-  daemon.join();
-  return asked;
-}
 
 constexpr const char* kList =
     R"({"agents":[{"id":"calendarAgent","name":"Personal\u001b[2J Calendar","version":"1.0.3","state":"running",)"
@@ -49,6 +32,11 @@ TEST_CASE("list: kaid's document as it is, or a table") {
         "ID             VERSION  STATE                 UPTIME  RESTARTS  POLICY   NAME\n"
         "calendarAgent  1.0.3    running               3m 12s  2         default  Personal\\e[2J Calendar\n"
         "b              1.0.0    backoff (should run)  -       5         -        B\n");
+  CHECK(ask({"list"}, R"({"agents":[{"id":"c","version":"1.0.0","state":"quarantined","desired":"running"}]})")
+            .result.out ==
+        "ID  VERSION  STATE        UPTIME  RESTARTS  POLICY  NAME\n"
+        "c   1.0.0    quarantined  -       -         -\n"
+        "c is in quarantine: kaictl quarantine show c\n");
   CHECK(ask({"list"}, R"({"agents":[]})").result.out.find("kaictl register") != std::string::npos);
 }
 
@@ -68,6 +56,32 @@ TEST_CASE("status says why and what to do next") {
         "  degraded    cgroup, disk\n"
         "  denials     3\n"
         "  next        find out why it ended with: kaictl logs calendarAgent, then: kaictl start calendarAgent\n");
+}
+
+TEST_CASE("status of an agent in quarantine, and of one that waits for its restart") {
+  const char* const kQuarantined =
+      R"({"id":"a","status":"quarantined","state":"quarantined","desired":"running","version":"1.0.0",)"
+      R"("quarantine":{"agentId":"a","quarantinedAt":"2026-05-04T13:00:00.000Z","reason":{"type":"crash",)"
+      R"("description":"6 crashes\nin 10m","timestamp":"2026-05-04T13:00:00.000Z","severity":"medium"},)"
+      R"("retryCount":1,"maxRetries":3}})";
+  CHECK(ask({"status", "a"}, kQuarantined).result.out ==
+        "a 1.0.0: quarantined (quarantined)\n"
+        "  desired     running\n"
+        "  quarantine  crash, severity medium, since 2026-05-04T13:00:00.000Z: 6 crashes\\nin 10m\n"
+        "  recoveries  1 of 3 failed, 2 left\n"
+        "  next        find out why with: kaictl quarantine show a, then: kaictl recover a\n");
+  CHECK(
+      ask({"status", "a"},
+          R"({"id":"a","status":"terminated","state":"backoff","desired":"running","version":"1.0.0",)"
+          R"("crashes":{"count":2,"window":600000},"lastEnd":{"cause":"exit","exitCode":3,"message":"it exited with 3"},)"
+          R"("backoff":{"until":"2026-05-04T13:00:01.000Z","delay":500}})")
+          .result.out ==
+      "a 1.0.0: backoff (terminated)\n"
+      "  desired     running\n"
+      "  crashes     2 in 10m\n"
+      "  last end    exit (exit code 3): it exited with 3\n"
+      "  backoff     next start at 2026-05-04T13:00:01.000Z, after a pause of 500ms\n"
+      "  next        kaid starts it again by itself; why it ended: kaictl logs a\n");
 }
 
 TEST_CASE("start, stop, restart, terminate and unregister carry their options") {

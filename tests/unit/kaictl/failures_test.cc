@@ -136,10 +136,10 @@ TEST_CASE("answers that are none") {
                     connection.receive(request, fds);
                     connection.send_bytes(std::string("\0\0\0\x40 half", 9));
                   }),
-                  3);
+                  1);
   }
   SUBCASE("the end at once") {
-    check_failure(with([](Connection&) {}), 3);
+    check_failure(with([](Connection&) {}), 1);
   }
   SUBCASE("a refusal before the request was read") {
     check_failure(with([](Connection& connection) {
@@ -164,6 +164,32 @@ TEST_CASE("answers that are none") {
   }
 }
 
+TEST_CASE("a connection that ends before the answer: a retryable error, whatever was asked, and 125 for run") {
+  const auto cut = [](Connection& connection) {
+    control::Request request;
+    std::vector<Fd> fds;
+    connection.receive(request, fds);
+  };
+  for (const std::vector<std::string>& command : {std::vector<std::string>{"send", "a", "say"},
+                                                  {"start", "a"},
+                                                  {"logs", "-f"},
+                                                  {"events", "-f"},
+                                                  {"recover", "a"}}) {
+    CAPTURE(command[0]);
+    FakeDaemon daemon(cut);
+    std::vector<std::string> words = {"--socket", daemon.socket(), "-o", "json"};
+    words.insert(words.end(), command.begin(), command.end());
+    const Result result = kaictl(words);
+    check_failure(result, 1);
+    const json error = json::parse(result.err)["error"];
+    CHECK(error["code"] == "UNAVAILABLE");
+    CHECK(error["retryable"] == true);
+    CHECK(error["hint"].get<std::string>().find("try again") != std::string::npos);
+  }
+  FakeDaemon daemon(cut);
+  check_failure(kaictl({"--socket", daemon.socket(), "run", "--", "true"}), 125);
+}
+
 TEST_CASE("a command line that makes no sense: 2, and 125 for run") {
   check_failure(kaictl({}), 2);
   check_failure(kaictl({"frobnicate"}), 2);
@@ -173,6 +199,18 @@ TEST_CASE("a command line that makes no sense: 2, and 125 for run") {
   check_failure(kaictl({"start", "a", "--timeout", "0"}), 2);
   check_failure(kaictl({"logs", "-n", "-1"}), 2);
   check_failure(kaictl({"logs", "--since", "yesterday"}), 2);
+  check_failure(kaictl({"quarantine", "a"}), 2);
+  check_failure(kaictl({"quarantine", "--reason", "x"}), 2);
+  check_failure(kaictl({"quarantine", "a", "--reason", ""}), 2);
+  check_failure(kaictl({"quarantine", "a", "--reason", "x", "--type", "boredom"}), 2);
+  check_failure(kaictl({"quarantine", "a", "--reason", "x", "--severity", "extreme"}), 2);
+  check_failure(kaictl({"quarantine", "show"}), 2);
+  check_failure(kaictl({"audit"}), 2);
+  check_failure(kaictl({"audit", "verify", "--file", "f"}), 2);
+  check_failure(kaictl({"audit", "verify", "--key", "k"}), 2);
+  check_failure(kaictl({"audit", "prove"}), 2);
+  check_failure(kaictl({"audit", "prove", "-3"}), 2);
+  check_failure(kaictl({"audit", "prove", "3", "--checkpoint", "f"}), 2);
   check_failure(kaictl({"run"}), 125);
   check_failure(kaictl({"run", "--nope", "--", "true"}), 125);
   check_failure(kaictl({"run", "true"}), 125);

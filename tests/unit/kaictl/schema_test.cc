@@ -37,7 +37,7 @@ TEST_CASE("every schema names its dialect") {
     CHECK(text["$schema"] == "https://json-schema.org/draft/2020-12/schema");
     ++found;
   }
-  CHECK(found >= 9);
+  CHECK(found >= 22);
 }
 
 TEST_CASE("list") {
@@ -83,6 +83,74 @@ TEST_CASE("messages, records of the log, states") {
   CHECK_FALSE(holds("log-record", record));
   CHECK(holds("state", json{{"id", "a"}, {"state", "stopped"}, {"status", "terminated"}}));
   CHECK(holds("register", json{{"id", "a"}, {"version", "1.0.0"}, {"warnings", {"no network"}}}));
+}
+
+TEST_CASE("events and records of the audit") {
+  json event = json::parse(
+      R"({"seq":41,"time":"2026-05-04T13:00:00.000Z","agentId":"a","event":"started","state":"running","metadata":{}})");
+  CHECK(holds("events", event));
+  event["event"] = "kai.policy_loaded";
+  event["agentId"] = "kaid";
+  event.erase("state");
+  CHECK(holds("events", event));
+  event["event"] = "kai.invented";
+  CHECK_FALSE(holds("events", event));
+  event["event"] = "started";
+  event["seq"] = 0;
+  CHECK_FALSE(holds("events", event));
+
+  json record = json::parse(
+      R"({"seq":41,"agentSeq":7,"id":"0190a0c0-0000-7000-8000-000000000000","agentId":"a","event":"started",
+          "timestamp":"2026-05-04T13:00:00.000Z","metadata":{},"signature":"AAEC"})");
+  CHECK(holds("audit-record", record));
+  const json whole = {{"agentId", "a"},
+                      {"exportedAt", "2026-05-04T13:00:00.000Z"},
+                      {"records", json::array({record})},
+                      {"checksum", std::string(64, 'a')},
+                      {"checkpoint", "kai\n1\nAA==\n"}};
+  CHECK(holds("audit-export", whole));
+  record.erase("signature");
+  CHECK_FALSE(holds("audit-record", record));
+  json torn = whole;
+  torn["records"] = json::array({record});
+  CHECK_FALSE(holds("audit-export", torn));
+}
+
+TEST_CASE("what a look at the audit says") {
+  json report =
+      json::parse(R"({"valid":true,"records":41,"checkpoints":3,"findings":[],"checkpoint":"kai\n41\nAA==\n"})");
+  CHECK(holds("audit-verify", report));
+  report["valid"] = false;
+  report["findings"] = {{{"seq", 17}, {"agentId", "a"}, {"event", "started"}, {"problem", "it was edited"}}};
+  report["findingsOmitted"] = 5;
+  CHECK(holds("audit-verify", report));
+  report["findings"][0].erase("problem");
+  CHECK_FALSE(holds("audit-verify", report));
+  CHECK_FALSE(holds("audit-verify", json::object()));
+  CHECK(holds("audit-proof",
+              json{{"type", "inclusion"}, {"seq", 1}, {"record", "{}"}, {"leafHash", "AA=="}, {"proof", "p"}}));
+  json proof = {{"type", "consistency"}, {"oldSize", 1}, {"size", 2}, {"path", {"AA=="}}, {"checkpoint", "n"}};
+  CHECK(holds("audit-proof", proof));
+  proof["type"] = "inclusion";
+  CHECK_FALSE(holds("audit-proof", proof));
+  CHECK(holds("audit-key", json{{"publicKey", "kai/a+00000000+AQ=="}}));
+  CHECK(holds("audit-checkpoint", json{{"checkpoint", "n"}}));
+}
+
+TEST_CASE("quarantine") {
+  json shown = json::parse(
+      R"({"id":"a","status":"quarantined","quarantine":{"agentId":"a","quarantinedAt":"2026-05-04T13:00:00.000Z",
+          "reason":{"type":"crash","description":"d","timestamp":"2026-05-04T13:00:00.000Z","severity":"medium"},
+          "retryCount":0,"maxRetries":3}})");
+  CHECK(holds("quarantine", shown));
+  shown["evidence"] = json::parse(
+      R"({"agentId":"a","takenAt":"2026-05-04T13:00:00.000Z","quarantine":{},"log":[{"level":"info"}],"denials":[],
+          "messages":[{"id":"u"}],"lastEnd":{"cause":"signal","message":"m"},"processes":"pid 7"})");
+  CHECK(holds("quarantine", shown));
+  shown["quarantine"]["reason"]["severity"] = "extreme";
+  CHECK_FALSE(holds("quarantine", shown));
+  CHECK(holds("recover", json{{"id", "a"}, {"state", "running"}, {"status", "active"}}));
+  CHECK_FALSE(holds("recover", json{{"state", "running"}}));
 }
 
 TEST_CASE("what kaictl itself says") {

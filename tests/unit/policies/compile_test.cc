@@ -104,6 +104,16 @@ TEST_CASE("profile and runner protocol follow from runtime") {
   CHECK(compiled(manifest_with("a", {{"protocol", "runner"}})).spec.runner_protocol());
 }
 
+TEST_CASE("the signature scheme is the manifest's") {
+  const std::pair<Crypto, const char*> schemes[] = {
+      {Crypto::kEd25519, "ed25519"}, {Crypto::kSecp256k1, "secp256k1"}, {Crypto::kNone, "none"}};
+  for (const auto& [crypto, name] : schemes) {
+    Manifest manifest = manifest_with("a.js");
+    manifest.security.crypto = crypto;
+    CHECK(compiled(manifest).spec.crypto() == name);
+  }
+}
+
 TEST_CASE("environment: the sandbox's own, then the manifest's, each name once") {
   CHECK(env(compiled(manifest_with("a")).spec) == Words{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp",
                                                         "LANG=C.UTF-8", "KAI_AGENT_ID=calendarAgent"});

@@ -163,6 +163,7 @@ class Agent {
   virtual void on_init() {}
   virtual void on_start() {}
   /// The value is the payload of the response (Json::binary goes as bytes), or the whole message that reply() makes.
+  /// Events of topics that the agent may read come here too (msg.type is "event"); their value is ignored.
   virtual Json on_message(const Message& msg) = 0;
   virtual void on_upgrade(const std::string& old_version) { static_cast<void>(old_version); }
   virtual void on_shutdown() {}
@@ -184,19 +185,29 @@ class Agent {
   /// messageMs, inFlight, frameBytes.
   const Json& limits() const { return init_.at("limits"); }
 
-  /// Asks another agent and waits for the payload of its response. Throws AgentError. 0: the default deadline.
-  Json send(const std::string& to, const std::string& capability, const Json& payload = Json::object(),
-            std::int64_t timeout_ms = 0) {
+  /// Asks another agent and waits for the payload of its response. Throws AgentError; one that is `retryable`
+  /// (UNAVAILABLE while kaid restarts, BUSY, TIMEOUT …) may be tried again. To `topic:NAME` it publishes: the
+  /// capability is left out of account, and it returns null once it is sent.
+  Json send(const std::string& to, const std::string& capability, const Json& payload, const SendOptions& options) {
     Json params = detail::encode_body(payload, "payload");
     params["to"] = to;
     params["capability"] = capability;
-    if (timeout_ms > 0) params["timeoutMs"] = timeout_ms;
+    if (options.timeout_ms > 0) params["timeoutMs"] = options.timeout_ms;
+    detail::add_metadata(params, options.metadata);
     return detail::decode_body(channel_->call("klp.send", params), "payload");
   }
+  Json send(const std::string& to, const std::string& capability, const Json& payload = Json::object(),
+            std::int64_t timeout_ms = 0) {
+    return send(to, capability, payload, SendOptions{timeout_ms, {}});
+  }
 
-  /// Publishes to `topic:AGENT.NAME`. Throws AgentError.
-  void emit(const std::string& name, const Json& data = nullptr) {
-    channel_->call("klp.emit", {{"name", name}, {"data", data}});
+  /// Publishes to `topic:AGENT.NAME`; returns once it is sent, and a refusal (DENIED) is a line of the log. Throws
+  /// AgentError.
+  void emit(const std::string& name, const Json& data = nullptr, const Metadata& metadata = {}) {
+    Json params = detail::encode_data(data);
+    params["name"] = name;
+    detail::add_metadata(params, metadata);
+    channel_->call("klp.emit", params);
   }
 
  private:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -41,6 +42,18 @@ class AgentError : public std::runtime_error {
   std::string code;
   Json details;
   bool retryable;
+};
+
+/// What rides beside a message. Fields that are empty are left out.
+struct Metadata {
+  std::string priority;              ///< low, normal, high, urgent
+  std::optional<std::uint32_t> ttl;  ///< seconds
+  std::string traceparent;           ///< W3C Trace Context
+};
+
+struct SendOptions {
+  std::int64_t timeout_ms = 0;  ///< how long to wait for the answer; 0: the default deadline
+  Metadata metadata;
 };
 
 struct ErrorSummary {

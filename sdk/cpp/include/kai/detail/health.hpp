@@ -64,7 +64,8 @@ class Health {
 
  private:
   using Clock = std::chrono::steady_clock;
-  static constexpr std::size_t kMaxTypes = 32;  // of errors told apart; the one that was quiet longest goes first
+  // Of errors told apart, as many as the supervisor takes; the one that was quiet longest goes first.
+  static constexpr std::size_t kMaxTypes = 16;
   static constexpr std::size_t kMaxText = 1024;
 
   static double round(double value) { return std::round(value * 10) / 10; }

@@ -53,6 +53,20 @@ inline Json encode_body(const Json& value, const std::string& name) {
   return {{name + "Base64", encode_base64(value.get_binary())}, {"contentType", "application/octet-stream"}};
 }
 
+/// What klp.emit publishes: JSON is called "data" there.
+inline Json encode_data(const Json& value) {
+  if (!value.is_binary()) return {{"data", value}};
+  return encode_body(value, "payload");
+}
+
+inline void add_metadata(Json& params, const Metadata& metadata) {
+  Json given = Json::object();
+  if (!metadata.priority.empty()) given["priority"] = metadata.priority;
+  if (metadata.ttl) given["ttl"] = *metadata.ttl;
+  if (!metadata.traceparent.empty()) given["traceparent"] = metadata.traceparent;
+  if (!given.empty()) params["metadata"] = std::move(given);
+}
+
 inline Json decode_body(const Json& body, const std::string& name) {
   if (const auto bytes = body.find(name + "Base64"); bytes != body.end()) {
     return Json::binary(decode_base64(bytes->get_ref<const std::string&>()));

@@ -1,4 +1,4 @@
-#include "agent-host/timestamp.h"
+#include "base/timestamp.h"
 
 #include <array>
 

@@ -1,0 +1,260 @@
+#include "kaictl/audit.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "audit/checkpoint.h"
+#include "audit/verify_file.h"
+#include "base/text.h"
+#include "base/unix.h"
+#include "kaictl/ask.h"
+#include "kaictl/events.h"
+#include "kaictl/json_text.h"
+#include "kaictl/policy.h"
+#include "kaictl/records.h"
+
+namespace kai {
+namespace {
+
+// All of a log is read and hashed: as long as kaid shows a sign of life.
+constexpr Milliseconds kVerifyLimit{600'000};
+// A note is a few hundred bytes; witnesses add a signature line each.
+constexpr std::size_t kCheckpointBytes = 64 << 10;
+
+/// A checkpoint that the operator remembered, for kaid to read: it never opens a path that a client names.
+Outcome<std::vector<Fd>> checkpoint_descriptor(const std::string& path) {
+  std::vector<Fd> fds;
+  if (path.empty()) return fds;
+  const auto note = read_file(path, kCheckpointBytes);
+  if (!note) return local_failure("cannot read --checkpoint", note.error());
+  auto memory = sealed_memfd("checkpoint", *note);
+  if (!memory) return local_failure("cannot pass --checkpoint on", memory.error());
+  fds.push_back(std::move(*memory));
+  return fds;
+}
+
+Outcome<control::Done> call_with_checkpoint(const Context& context, const control::Request& request,
+                                            const std::string& checkpoint, const CallOptions& options) {
+  const auto fds = checkpoint_descriptor(checkpoint);
+  if (!fds) return tl::unexpected(fds.error());
+  std::vector<int> numbers;
+  for (const Fd& fd : *fds) numbers.push_back(fd.get());
+  return call(context.socket, request, numbers, options);
+}
+
+/// kaid's document, and its own words for it.
+Outcome<Answer> in_kaids_words(const control::Done& done) {
+  auto document = checked_document(done, "{}");
+  if (!document) return tl::unexpected(document.error());
+  return Answer{escaped_lines(done.text()), std::move(*document), warnings_of(done)};
+}
+
+/// "1234 records, root hash abc=" of a signed note; what is none is "".
+std::string checkpoint_summary(const Json& document) {
+  const Json note = member(document, "checkpoint");
+  if (!note.is_string()) return {};
+  const std::string text = note.get<std::string>();
+  const std::size_t origin = text.find('\n');
+  const std::size_t size = origin == std::string::npos ? origin : text.find('\n', origin + 1);
+  const std::size_t root = size == std::string::npos ? size : text.find('\n', size + 1);
+  if (root == std::string::npos) return {};
+  return escape_for_terminal(text.substr(origin + 1, size - origin - 1)) + " records, root hash " +
+         escape_for_terminal(text.substr(size + 1, root - size - 1));
+}
+
+constexpr const char* kRemember =
+    "remember the checkpoint, away from this machine, with: kaictl audit checkpoint > FILE\n";
+
+/// Nothing but a regular file is replaced: a name like /dev/stdout is no place for a rename.
+Outcome<> check_target(const std::string& path) {
+  struct stat info {};
+  if (stat(path.c_str(), &info) < 0 || S_ISREG(info.st_mode)) return {};
+  return fail("INVALID", "--file " + path + " is there and is no regular file",
+              "Give another name, or leave --file out for standard output");
+}
+
+Outcome<Answer> export_to_file(const Context& context, const control::Request& request, const std::string& path) {
+  if (auto checked = check_target(path); !checked) return tl::unexpected(checked.error());
+  std::string fresh = path + ".XXXXXX";
+  Fd fd(mkostemp(fresh.data(), O_CLOEXEC));
+  if (!fd) return local_failure("cannot write the export", Error{"mkostemp", errno, fresh});
+  Spool spool(std::move(fd));
+  const auto done = spool_records(context, request, "the export", spool);
+  std::optional<Error> broken;
+  if (done && fsync(spool.file()) < 0) broken = Error{"fsync", errno, fresh};
+  if (done && !broken && rename(fresh.c_str(), path.c_str()) < 0) broken = Error{"rename", errno, path};
+  if (!done || broken) unlink(fresh.c_str());
+  if (!done) return tl::unexpected(done.error());
+  if (broken) return local_failure("cannot write the export", *broken);
+  Json document = {{"file", path}};
+  if (const Json note = member(parse_document(done->json()), "checkpoint"); note.is_string()) {
+    document["checkpoint"] = note;
+  }
+  const std::string name = escape_for_terminal(path);
+  return Answer{"exported to " + name + "; check it with: kaictl audit verify --file " + name + " --key PUB\n",
+                dump(document), warnings_of(*done)};
+}
+
+/// What says nothing does not hold.
+bool is_valid(const Json& report) {
+  const Json valid = member(report, "valid");
+  return valid.is_boolean() && valid.get<bool>();
+}
+
+/// "1 record", "41 records".
+std::string counted(const Json& report, std::string_view key, const std::string& noun) {
+  const std::string count = text_of(report, key);
+  return (count.empty() ? "0" : count) + " " + noun + (count == "1" ? "" : "s");
+}
+
+/// "record 41 (a, started): it was edited".
+std::string finding_line(const Json& finding) {
+  const std::string seq = text_of(finding, "seq");
+  const std::string agent = text_of(finding, "agentId");
+  const std::string event = text_of(finding, "event");
+  std::string line = seq.empty() ? "" : "record " + seq;
+  if (!agent.empty()) line += (line.empty() ? "(" : " (") + agent + (event.empty() ? "" : ", " + event) + ")";
+  return line + (line.empty() ? "" : ": ") + text_of(finding, "problem") + "\n";
+}
+
+/// A report as the answer; exit code 1 where something is found.
+Answer report_answer(std::string json) {
+  Answer answer;
+  answer.text = audit_verify_text(json);
+  answer.exit_code = is_valid(parse_document(json)) ? kExitDone : kExitFailed;
+  answer.json = std::move(json);
+  return answer;
+}
+
+/// --key: the file, or the key itself ("NAME+HASH+BASE64") where there is no such file.
+Outcome<Fd> key_descriptor(const std::string& key) {
+  auto file = open_at(AT_FDCWD, key, O_RDONLY | O_CLOEXEC);
+  if (file) return std::move(*file);
+  if (file.error().error_number != ENOENT || !audit::PublicKey::parse(key)) {
+    return local_failure("cannot read --key", file.error(), "Give the file key.pub, or the key that is in it");
+  }
+  auto memory = sealed_memfd("key", key);
+  if (!memory) return local_failure("cannot keep --key", memory.error());
+  return std::move(*memory);
+}
+
+/// An export file, without kaid.
+Outcome<Answer> verify_export(const AuditVerifyOptions& options) {
+  const auto file = open_at(AT_FDCWD, options.file, O_RDONLY | O_CLOEXEC);
+  if (!file) return local_failure("cannot read --file", file.error());
+  const auto key = key_descriptor(options.key);
+  if (!key) return tl::unexpected(key.error());
+  Fd remembered;
+  if (!options.checkpoint.empty()) {
+    auto opened = open_at(AT_FDCWD, options.checkpoint, O_RDONLY | O_CLOEXEC);
+    if (!opened) return local_failure("cannot read --checkpoint", opened.error());
+    remembered = std::move(*opened);
+  }
+  const auto report = audit::verify_file(file->get(), key->get(), remembered.get());
+  if (!report) return local_failure("cannot verify " + options.file, report.error());
+  return report_answer(report->json());
+}
+
+}  // namespace
+
+Outcome<Answer> audit_list(const Context& context, const AuditListOptions& options) {
+  control::Request request;
+  request.mutable_audit_list()->set_id(options.id);
+  if (options.lines) {
+    request.mutable_audit_list()->set_has_lines(true);
+    request.mutable_audit_list()->set_lines(*options.lines);
+  }
+  const auto done = print_records(context, request, {"the audit", false, render_event});
+  if (!done) return tl::unexpected(done.error());
+  const std::string summary = checkpoint_summary(parse_document(done->json()));
+  // In JSON mode there are records only, a line each.
+  return Answer{summary.empty() ? "" : "checkpoint: " + summary + "\n", "", warnings_of(*done)};
+}
+
+Outcome<Answer> audit_export(const Context& context, const AuditExportOptions& options) {
+  control::Request request;
+  request.mutable_audit_export()->set_id(options.id);
+  if (!options.file.empty()) return export_to_file(context, request, options.file);
+  Spool spool;
+  const auto done = spool_records(context, request, "the export", spool);
+  if (!done) return tl::unexpected(done.error());
+  if (auto printed = spool.copy_to(STDOUT_FILENO); !printed) {
+    return local_failure("cannot write the export", printed.error());
+  }
+  return Answer{"", "", warnings_of(*done)};
+}
+
+Outcome<Answer> audit_verify(const Context& context, const AuditVerifyOptions& options) {
+  if (!options.file.empty()) return verify_export(options);
+  control::Request request;
+  request.mutable_audit_verify();
+  const auto waiting = call_options(context, "verify the audit", context.timeout.value_or(kVerifyLimit));
+  const auto done = call_with_checkpoint(context, request, options.checkpoint, waiting);
+  if (!done) return tl::unexpected(done.error());
+  auto document = checked_document(*done, "{}");
+  if (!document) return tl::unexpected(document.error());
+  return report_answer(std::move(*document));
+}
+
+Outcome<Answer> audit_prove(const Context& context, const AuditProveOptions& options) {
+  if (options.seq.has_value() == !options.checkpoint.empty()) {
+    return usage_failure("audit prove needs either the number of a record or --checkpoint",
+                         "Give the seq of a record (see: kaictl audit list), or a checkpoint that you remembered");
+  }
+  control::Request request;
+  request.mutable_audit_prove()->set_seq(options.seq.value_or(0));
+  const auto waiting = call_options(context, "prove it", context.timeout.value_or(kVerifyLimit));
+  const auto done = call_with_checkpoint(context, request, options.checkpoint, waiting);
+  if (!done) return tl::unexpected(done.error());
+  return in_kaids_words(*done);
+}
+
+Outcome<Answer> audit_rotate_key(const Context& context) {
+  control::Request request;
+  request.mutable_audit_rotate_key();
+  const auto done = call(context.socket, request, {},
+                         call_options(context, "rotate the key", context.timeout.value_or(kChangeLimit)));
+  if (!done) return tl::unexpected(done.error());
+  return in_kaids_words(*done);
+}
+
+Outcome<Answer> audit_checkpoint(const Context& context) {
+  control::Request request;
+  request.mutable_audit_list()->set_has_lines(true);  // the last 0: only what comes with them
+  const auto waiting = call_options(context, "the checkpoint", context.timeout.value_or(kLookUpLimit));
+  auto answer = ask(context, request, waiting, {}, "{}");
+  if (!answer) return answer;
+  const Json note = member(parse_document(answer->json), "checkpoint");
+  if (!note.is_string()) return fail("UNAVAILABLE", "kaid has no checkpoint yet", "Try again in a second");
+  answer->text = escaped_lines(note.get<std::string>());
+  return answer;
+}
+
+std::string audit_verify_text(std::string_view json) {
+  const Json report = parse_document(json);
+  std::string remarks;
+  const Json listed = member(report, "remarks");
+  for (const Json& remark : listed.is_array() ? listed : Json::array()) {
+    remarks += "remark: " + escape_for_terminal(remark.is_string() ? remark.get<std::string>() : dump(remark)) + "\n";
+  }
+  const std::string looked_at =
+      counted(report, "records", "record") + ", " + counted(report, "checkpoints", "checkpoint") + " looked at\n";
+  if (is_valid(report)) {
+    std::string text = "the audit holds: " + looked_at + remarks;
+    if (const std::string head = checkpoint_summary(report); !head.empty()) {
+      text += "checkpoint: " + head + "\n" + kRemember;
+    }
+    return text;
+  }
+  std::string text = "the audit does not hold: " + looked_at;
+  const Json findings = member(report, "findings");
+  for (const Json& finding : findings.is_array() ? findings : Json::array()) text += finding_line(finding);
+  if (const std::string more = text_of(report, "findingsOmitted"); !more.empty()) text += "and " + more + " more\n";
+  return text + remarks;
+}
+
+}  // namespace kai

@@ -1,0 +1,242 @@
+#include <algorithm>
+#include <random>
+
+#include "base/text.h"
+#include "supervisor/control/agent.h"
+
+namespace kai {
+namespace {
+
+bool of_resources(const End& end) {
+  return end.cause == Cause::kOom || end.cause == Cause::kPids || end.over_disk;
+}
+
+}  // namespace
+
+void Agent::spawn() {
+  ++life_;
+  start_asked_at_ = monotonic_ms();
+  const auto sandbox = prepared();
+  if (!sandbox) return refuse_spawn(sandbox.error().message());
+  output_ = std::make_unique<OutputPipes>(environment_.loop, environment_.log, row_.id, policy_->limits.log_lines);
+  auto descriptors = output_->open();
+  if (!descriptors) return refuse_spawn(descriptors.error().message());
+  instance_ = std::make_unique<Instance>(environment_.loop, environment_.keeper, **sandbox, row_.uid_slot,
+                                         std::move(*descriptors), denials_, instance_handlers());
+}
+
+// The table is in the middle of kStart: the end comes when it is through.
+void Agent::refuse_spawn(const std::string& why) {
+  End end;
+  end.cause = Cause::kSetup;
+  end.message = "its sandbox could not be described: " + why;
+  end.hopeless = true;
+  environment_.loop.defer([this, alive = std::weak_ptr(alive_), end] {
+    if (!alive.expired()) on_ended(end);
+  });
+}
+
+Instance::Handlers Agent::instance_handlers() {
+  Instance::Handlers handlers;
+  handlers.activated = [this] { on_activated(); };
+  handlers.started = [this] { on_started(); };
+  handlers.resumed = [this](klp::Resume::Phase phase) { on_resumed(phase); };
+  handlers.message = [this](klp::Message&& message) { on_message(message); };
+  handlers.log = [this](const klp::AgentLog& log) {
+    output_->log(parse_log_level(log.level()).value_or(LogLevel::kInfo), log.message(), log.fields_json());
+  };
+  handlers.health = [this](klp::HealthReport&& report) {
+    if (health_) health_->report(std::move(report));
+  };
+  handlers.ended = [this](const End& end) { on_ended(end); };
+  return handlers;
+}
+
+// ── an instance of the control before ──
+
+void Agent::adopt(KeeperClient::Adoption adoption) {
+  ++life_;
+  const keeper::Adoptable& found = adoption.instance;
+  up_since_ = static_cast<std::int64_t>(found.spawned_ms());
+  start_asked_at_ = up_since_;
+  output_ = std::make_unique<OutputPipes>(environment_.loop, environment_.log, row_.id, policy_->limits.log_lines);
+  const bool ended = found.has_exited();
+  const std::size_t outputs = ended ? 0 : 1;
+  if (adoption.descriptors.size() >= outputs + 2) {
+    check(output_->adopt(std::move(adoption.descriptors[outputs]), std::move(adoption.descriptors[outputs + 1])));
+    adoption.descriptors.erase(adoption.descriptors.begin() + static_cast<std::ptrdiff_t>(outputs),
+                               adoption.descriptors.begin() + static_cast<std::ptrdiff_t>(outputs) + 2);
+  }
+  const auto sandbox = prepared();
+  if (ended) return adopt_ended(found, sandbox ? *sandbox : nullptr);
+  const bool isolated = state_ == State::kQuarantined;
+  if (!isolated) state_ = row_.desired == Desired::kRunning ? State::kStarting : State::kStopping;
+  if (!sandbox) {
+    // Its policy has come to refuse it: it may not go on.
+    environment_.keeper.kill(found.instance());
+    return refuse_spawn(sandbox.error().message());
+  }
+  instance_ = std::make_unique<Instance>(environment_.loop, environment_.keeper, **sandbox, std::move(adoption),
+                                         denials_, instance_handlers());
+  if (isolated && !found.frozen()) isolate();
+}
+
+/// It ended while there was no control: nobody but the keeper saw how.
+void Agent::adopt_ended(const keeper::Adoptable& found, const PreparedSandbox* sandbox) {
+  EndFacts facts;
+  facts.tree = found.exited();
+  if (sandbox != nullptr) {
+    facts.memory_limit_mb = sandbox->memory_limit_mb;
+    facts.process_limit = sandbox->process_limit;
+  }
+  if (state_ != State::kQuarantined) {
+    state_ = row_.desired == Desired::kRunning ? State::kRunning : State::kStopping;
+    facts.stop_requested = state_ == State::kStopping;
+  }
+  automatic_ = true;
+  ended_instance_ = found.instance();
+  on_ended(classify(facts));
+}
+
+void Agent::on_resumed(klp::Resume::Phase phase) {
+  environment_.log.write(
+      LogLevel::kInfo, row_.id, "kai.adopted",
+      "it ran on while kaid's control was started again; requests under way were failed as retryable",
+      {{"pid", instance_->pid()}, {"uptimeMs", monotonic_ms() - up_since_}});
+  automatic_ = true;
+  if (phase == klp::Resume::STOPPING) {
+    state_ = State::kStopping;
+  } else if (phase == klp::Resume::SERVING) {
+    state_ = State::kRunning;
+    health_ = std::make_unique<HealthMonitor>(environment_.loop, *instance_, policy().health, findings());
+  } else {
+    state_ = State::kStarting;
+  }
+  // It was told to stop, and the word did not reach it.
+  if (row_.desired == Desired::kStopped && phase != klp::Resume::STOPPING) static_cast<void>(apply(Event::kStop));
+  settle();
+}
+
+// ── what it does ──
+
+void Agent::on_activated() {
+  report(LogLevel::kInfo, "activated", "its sandbox is verified and its hello accepted",
+         {{"version", row_.active.version}, {"pid", instance_->pid()}, {"setupUs", instance_->setup_us()}});
+  log_layers(environment_.log, row_.id, *instance_);
+  for (const std::string& layer : instance_->degraded()) {
+    const std::array fields = {LogField("layer", layer)};
+    environment_.audit.append(row_.id, "kai.degraded", fields_json({}, fields));
+  }
+}
+
+void Agent::on_started() {
+  up_since_ = monotonic_ms();
+  health_ = std::make_unique<HealthMonitor>(environment_.loop, *instance_, policy().health, findings());
+  static_cast<void>(apply(Event::kReady));
+}
+
+HealthMonitor::Findings Agent::findings() {
+  HealthMonitor::Findings findings;
+  findings.warning = [this](const std::string& why) {
+    environment_.log.write(LogLevel::kWarn, row_.id, "kai.health", "it reports a warning: " + why);
+  };
+  findings.healthy = [this] {
+    environment_.log.write(LogLevel::kInfo, row_.id, "kai.health", "it reports that it is healthy again");
+  };
+  findings.hung = [this](const std::string& why) { instance_->fail(Cause::kHung, why); };
+  findings.critical = [this](const std::string& why) { instance_->fail(Cause::kSignal, why); };
+  return findings;
+}
+
+void Agent::too_many_denials(bool mostly_limits) {
+  const QuarantineRules& rules = policy().quarantine;
+  const std::string description = "it was refused " + std::to_string(rules.denials) + " times within " +
+                                  std::to_string(rules.denial_window.count() / 1000) + " s (quarantine.denials, " +
+                                  policy().rule("quarantine.denials") + ")" +
+                                  (mostly_limits ? ", mostly by its limits" : "");
+  // Denials come out of the instance's own handlers, which may not lose it.
+  environment_.loop.defer([this, alive = std::weak_ptr(alive_), description, mostly_limits] {
+    if (alive.expired() || !instance_) return;
+    static_cast<void>(quarantine({mostly_limits ? QuarantineType::kResourceAbuse : QuarantineType::kSecurityViolation,
+                                  Severity::kHigh, description, iso_now()}));
+  });
+}
+
+// ── its end ──
+
+void Agent::on_ended(const End& end) {
+  if (state_ != State::kQuarantined) {
+    last_end_ = end;
+    row_.last_end = to_json(end);
+    check(environment_.registry.set_last_end(row_.id, row_.last_end, instance_ ? instance_->number() : ended_instance_));
+  }
+  if (output_) output_->finish();
+  denials_.finish();
+  if (instance_ && instance_->channel() != nullptr) {
+    const bool asked = state_ == State::kStopping || end.clean();
+    instance_->channel()->fail_all({asked ? "NOT_RUNNING" : "AGENT_CRASHED",
+                                    "agent '" + row_.id + "' ended before it answered: " + end.message,
+                                    {},
+                                    {},
+                                    !asked});
+  }
+  const Event event = judge(end);
+  // Whoever waits for its health is answered when the new state stands.
+  const auto health = std::move(health_);
+  if (instance_) last_degraded_ = instance_->degraded();
+  instance_.reset();
+  static_cast<void>(apply(event));
+  up_since_ = 0;
+}
+
+Event Agent::condemn(QuarantineType type, Severity severity, const std::string& description) {
+  pending_quarantine_ = QuarantineReason{type, severity, description, iso_now()};
+  return Event::kCondemned;
+}
+
+Event Agent::judge(const End& end) {
+  if (state_ == State::kQuarantined) return Event::kEnded;
+  if (std::exchange(recovering_, false)) return recovery_failed(end);
+  if (state_ == State::kStopping || end.clean()) return Event::kEnded;
+  const std::int64_t now = monotonic_ms();
+  const bool came_up = state_ == State::kRunning;
+  restart_policy_.crashed(now, std::chrono::milliseconds(came_up ? now - up_since_ : 0));
+  resource_ends_.push_back(of_resources(end));
+  while (resource_ends_.size() > policy_->max_crashes + 1) resource_ends_.pop_front();
+  report(LogLevel::kError, "kai.crashed", end.message,
+         {{"cause", to_string(end.cause)}, {"crashes", restart_policy_.crashes(now)}});
+  if (end.cause == Cause::kHelloRefused) {
+    return condemn(QuarantineType::kSecurityViolation, Severity::kCritical, end.message);
+  }
+  if (end.cause == Cause::kSeccomp) {
+    return condemn(QuarantineType::kSecurityViolation, Severity::kHigh, end.message);
+  }
+  if (end.over_disk) return condemn(QuarantineType::kResourceAbuse, Severity::kHigh, end.message);
+  // A start that an operator waits for fails at once, with its reason.
+  if (!came_up && !automatic_) return Event::kGaveUp;
+  if (end.hopeless || !policy_->auto_restart) return Event::kGaveUp;
+  if (!restart_policy_.exhausted(now)) return Event::kCrashed;
+  const auto of_limits = std::count(resource_ends_.begin(), resource_ends_.end(), true);
+  const bool abuse = 2 * static_cast<std::size_t>(of_limits) > resource_ends_.size();
+  return condemn(abuse ? QuarantineType::kResourceAbuse : QuarantineType::kCrash,
+                 abuse ? Severity::kHigh : Severity::kMedium,
+                 "it crashed " + std::to_string(restart_policy_.crashes(now)) + " times within " +
+                     std::to_string(policy_->crash_window.count() / 1000) + " s, more than maxCrashes (" +
+                     policy_->rule("maxCrashes") + "); the last time: " + end.message);
+}
+
+void Agent::arm_backoff() {
+  thread_local std::minstd_rand random{std::random_device{}()};
+  const auto delay = restart_policy_.delay(std::uniform_real_distribution<double>(0, 1)(random));
+  report(LogLevel::kInfo, "kai.backoff", "it is started again after a pause",
+         {{"delayMs", delay.count()}, {"crashes", crashes()}});
+  backoff_ = {delay.count(), unix_ms() + delay.count()};
+  backoff_timer_.start(delay, [this] {
+    automatic_ = true;
+    operator_uid_.reset();
+    ++restarts_;
+    static_cast<void>(apply(Event::kBackoffOver));
+  });
+}
+
+}  // namespace kai
