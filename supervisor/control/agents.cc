@@ -4,8 +4,14 @@
 
 #include "base/text.h"
 #include "supervisor/control/audit_log.h"
+#include "supervisor/control/start_plan.h"
 
 namespace kai {
+namespace {
+
+constexpr std::chrono::milliseconds kTryAgain{5'000};
+
+}  // namespace
 
 Failure not_registered(std::string_view id) {
   return {"NOT_FOUND", "no agent '" + std::string(id) + "' is registered", "See 'kaictl list'", {}, false};
@@ -54,21 +60,67 @@ void Agents::adopt(std::vector<KeeperClient::Adoption> adoptions) {
 void Agents::start_desired() {
   for (const auto& [id, agent] : agents_) {
     const bool wanted = agent->row().desired == Desired::kRunning && agent->state() != State::kQuarantined;
-    if (wanted && agent->idle()) agent->start_at_boot();
+    if (wanted && agent->idle()) start_at_boot(id);
   }
 }
 
+// What it depends on may come later, and nobody may be there to start it then: it is tried again until it is stopped.
+void Agents::start_at_boot(const std::string& id) {
+  Agent* const agent = find(id);
+  if (agent == nullptr || stopping_ || agent->row().desired != Desired::kRunning || !agent->idle()) return;
+  if (!StartPlan::needed(*agent)) return agent->start_at_boot();
+  std::make_shared<StartPlan>(
+      environment_, *this, id, StartPlan::By::kBoot, agent->policy().deadlines.start,
+      [this, id](const Outcome<>& outcome) {
+        if (outcome) return;
+        waiting_.try_emplace(id, environment_.loop).first->second.start(kTryAgain, [this, id] { start_at_boot(id); });
+      })
+      ->run();
+}
+
+DependencyGraph Agents::dependencies() const {
+  DependencyGraph graph;
+  for (const auto& [id, agent] : agents_) {
+    auto& needs = graph[id];
+    for (const Dependency& dependency : agent->manifest().dependencies) {
+      if (dependency.type == DependencyType::kAgent) needs.push_back(dependency.name);
+    }
+  }
+  return graph;
+}
+
 void Agents::shut_down(std::function<void()> done) {
+  stopping_ = true;
+  waiting_.clear();
   const auto left = std::make_shared<std::size_t>(agents_.size() + 1);
   const auto one_less = [left, done = std::move(done)] {
     if (--*left == 0) done();
   };
-  for (const auto& [id, agent] : agents_) {
-    agent->shut_down();
-    // Longer than the stop deadline and the kill after it; whatever is still there then, the keeper ends.
-    agent->wait(Agent::Goal::kDown, 2 * agent->policy().deadlines.stop, [one_less](const Outcome<>&) { one_less(); });
-  }
+  for (const auto& [id, agent] : agents_) shut_down(*agent, one_less);
   one_less();
+}
+
+/// Behind those that depend on it.
+void Agents::shut_down(Agent& agent, const std::function<void()>& done) {
+  const auto before = std::make_shared<std::size_t>(1);
+  const auto stop = [this, id = agent.row().id, before, done] {
+    if (--*before > 0) return;
+    Agent* const stopped = find(id);
+    if (stopped == nullptr) return done();
+    stopped->shut_down();
+    // Longer than the stop deadline and the kill after it; whatever is still there then, the keeper ends.
+    stopped->wait(Agent::Goal::kDown, 2 * stopped->policy().deadlines.stop, [done](const Outcome<>&) { done(); });
+  };
+  for (const auto& [id, other] : agents_) {
+    const auto& needs = other->manifest().dependencies;
+    const bool depends = std::any_of(needs.begin(), needs.end(), [&](const Dependency& each) {
+      return each.type == DependencyType::kAgent && each.name == agent.row().id;
+    });
+    if (!depends || other->idle() || id == agent.row().id) continue;
+    ++*before;
+    other->wait(Agent::Goal::kDown, 2 * other->policy().deadlines.stop, [stop](const Outcome<>&) { stop(); });
+  }
+  stop();
 }
 
 std::vector<std::string> Agents::policies_changed() {

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "supervisor/control/agent.h"
+#include "supervisor/control/dependencies.h"
 
 namespace kai {
 
@@ -19,7 +20,9 @@ class Agents {
   Result<> load();
   /// What outlived the control before this one. What belongs to nobody is ended.
   void adopt(std::vector<KeeperClient::Adoption> adoptions);
-  /// Starts those that are desired running, not quarantined and not running already.
+  /// Which agent depends on which.
+  [[nodiscard]] DependencyGraph dependencies() const;
+  /// Starts those that are desired running, not quarantined and not running already, each behind what it depends on.
   void start_desired();
   /// Stops all, keeping `desired`; `done` is called when none runs any more.
   void shut_down(std::function<void()> done);
@@ -38,8 +41,13 @@ class Agents {
   [[nodiscard]] Outcome<> may_unregister(const std::string& id);
 
  private:
+  void start_at_boot(const std::string& id);
+  void shut_down(Agent& agent, const std::function<void()>& done);
+
   Environment& environment_;
   std::map<std::string, std::unique_ptr<Agent>, std::less<>> agents_;
+  std::map<std::string, Timer> waiting_;  // desired running, and what they depend on is not there yet
+  bool stopping_ = false;
 };
 
 /// The failure for an id that nobody registered.

@@ -30,8 +30,11 @@ void EventLoop::run_until(const std::function<bool()>& met) {
   until_ = &met;
   while (until_ != nullptr) {
     uv_run(&loop_, UV_RUN_DEFAULT);
-    // The last handle or job may be gone with this round: then there is no other that would ask.
-    if (until_ != nullptr) run_deferred();
+    if (until_ == nullptr) return;
+    // The last handle or job is gone with this round: then there is no other that would ask.
+    until_ = nullptr;
+    run_deferred();
+    if (!met()) until_ = &met;
   }
 }
 

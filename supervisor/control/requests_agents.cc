@@ -4,6 +4,7 @@
 #include "supervisor/control/audit_log.h"
 #include "supervisor/control/documents.h"
 #include "supervisor/control/requests.h"
+#include "supervisor/control/start_plan.h"
 
 namespace kai {
 namespace {
@@ -78,6 +79,19 @@ void drop_data(Operations& operations, const std::string& id, const Responder& r
 }  // namespace
 
 void handle_start(Operations& operations, const control::AgentRef& request, const Responder& responder) {
+  Agent* agent = operations.agents.find(request.id());
+  if (agent != nullptr && agent->idle() && StartPlan::needed(*agent)) {
+    agent->asked_by(responder.uid());
+    const auto answer = [&operations, id = request.id(), responder](const Outcome<>& outcome) {
+      answer_with_state(operations, id, outcome, responder);
+    };
+    std::make_shared<StartPlan>(operations.environment, operations.agents, request.id(), StartPlan::By::kOperator,
+                                timeout_of(request.timeout_ms()),
+                                request.no_wait() ? Agent::Done([](const Outcome<>&) {}) : Agent::Done(answer))
+        ->run();
+    if (request.no_wait()) acknowledge(operations, responder, state_document(*agent));
+    return;
+  }
   change_state(operations, request, &Agent::start, Agent::Goal::kUp, responder);
 }
 

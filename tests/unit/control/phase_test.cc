@@ -24,7 +24,7 @@ Kinds legal(bool from_host, Phase phase) {
 }
 
 TEST_CASE("what a host may say when") {
-  CHECK(legal(true, Phase::kHello) == Kinds{E::kHello, E::kStartFailed});
+  CHECK(legal(true, Phase::kHello) == Kinds{E::kHello, E::kStartFailed, E::kResume});
   CHECK(legal(true, Phase::kAccepted) ==
         Kinds{E::kRunnerHello, E::kStarted, E::kStartFailed, E::kMessage, E::kLog, E::kExit});
   CHECK(legal(true, Phase::kServing) == Kinds{E::kMessage, E::kHealthReport, E::kLog, E::kExit});
@@ -35,7 +35,7 @@ TEST_CASE("what a host may say when") {
 }
 
 TEST_CASE("what control may say when") {
-  CHECK(legal(false, Phase::kHello) == Kinds{E::kAccepted, E::kRefused});
+  CHECK(legal(false, Phase::kHello) == Kinds{E::kAccepted, E::kRefused, E::kResumed});
   CHECK(legal(false, Phase::kAccepted) == Kinds{E::kMessage, E::kStop, E::kSignal});
   CHECK(legal(false, Phase::kServing) == Kinds{E::kMessage, E::kHealthRequest, E::kStop, E::kSignal});
   CHECK(legal(false, Phase::kClosing) == Kinds{E::kMessage, E::kSignal});

@@ -103,7 +103,7 @@ TEST_CASE("everything survives being closed and opened") {
   REQUIRE(agent);
   CHECK(agent->desired == Desired::kRunning);
   CHECK(agent->state == "terminated");
-  CHECK(agent->last_end == R"({"cause":"oom"})", 7);
+  CHECK(agent->last_end == R"({"cause":"oom"})");
 }
 
 TEST_CASE("what was written survives a kill of the process, synced or not") {

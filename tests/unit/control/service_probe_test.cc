@@ -45,7 +45,7 @@ TEST_CASE("a service answers when somebody takes a connection") {
 }
 
 TEST_CASE("the same at a path") {
-  const test::TempDirectory directory;
+  const TempDirectory directory;
   const std::string path = directory / "service.sock";
   const auto missing = probe("unix:" + path);
   REQUIRE_FALSE(missing);

@@ -262,7 +262,7 @@ class Kaid {
   }
 
   fs::path top;
-  int keep = -1;           ///< what Spawn gives the keeper to keep; -1: the end of the agent's output
+  int keep = -1;          ///< what Spawn gives the keeper to keep; -1: the end of the agent's output
   rlim_t most_files = 0;  ///< how many kaid may have; 0: as many as the test
   pid_t pid = 0;
   std::vector<Fd> fds;
