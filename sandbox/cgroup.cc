@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -53,6 +54,29 @@ void sweep(const std::string& path) {
 bool only_this_process(const std::string& group) {
   const auto processes = read_file(group + "/cgroup.procs");
   return processes && *processes == std::to_string(getpid()) + "\n";
+}
+
+// Whether `group` is a unit that systemd has handed over to root's programs (Delegate=), which it marks.
+bool is_delegated_to_root(const std::string& group) {
+  struct stat status {};
+  char mark = '0';
+  return lstat(group.c_str(), &status) == 0 && S_ISDIR(status.st_mode) && status.st_uid == 0 &&
+         getxattr(group.c_str(), "trusted.delegate", &mark, sizeof mark) == 1 && mark == '1';
+}
+
+// What keeps a unit there stands in a leaf of its own, since groups below have controllers.
+Result<> move_into_leaf(const std::string& unit) {
+  const auto processes = read_file(unit + "/cgroup.procs");
+  if (!processes) return tl::unexpected(processes.error());
+  if (processes->empty()) return {};
+  const std::string leaf = join(unit, "holder");
+  if (auto done = make_group(leaf); !done) return done;
+  std::istringstream lines(*processes);
+  for (std::string pid; lines >> pid;) {
+    auto moved = write_file(leaf + "/cgroup.procs", pid);
+    if (!moved && moved.error().error_number != ESRCH) return moved;
+  }
+  return {};
 }
 
 bool has_controllers(const std::string& group) {
@@ -275,9 +299,13 @@ const char* CgroupTree::backend_name() const {
 
 // An own leaf for the keeper where its group is its alone (a delegated unit): processes may only stand in leaves when
 // controllers are on. Otherwise, as root, an own group at the top.
-Result<> CgroupTree::open_v2(const std::string& name, bool root, const std::string& own) {
+Result<> CgroupTree::open_v2(const std::string& name, bool root, const std::string& own, const std::string& unit) {
   const bool at_top = access((own + "/cgroup.type").c_str(), F_OK) < 0;  // the root group has no such file
-  if (!at_top && only_this_process(own)) {
+  const std::string beside = unit.empty() ? "" : join(own.substr(0, own.rfind('/')), unit);
+  if (root && !at_top && !beside.empty() && is_delegated_to_root(beside) && move_into_leaf(beside)) {
+    places_.apart = true;
+    places_.v2_base = join(beside, name);
+  } else if (!at_top && only_this_process(own)) {
     places_.v2_keeper = join(own, "keeper");
     if (auto done = make_group(places_.v2_keeper); !done) return done;
     if (auto done = write_file(places_.v2_keeper + "/cgroup.procs", "0"); !done) return done;
@@ -341,13 +369,13 @@ Result<> CgroupTree::open_v1(const std::string& name) {
   return {};
 }
 
-CgroupTree CgroupTree::open(const std::string& name, bool root) {
+CgroupTree CgroupTree::open(const std::string& name, bool root, const std::string& unit) {
   CgroupTree tree;
   const auto found = find_hierarchies();
   Result<> opened = found ? Result<>{} : tl::unexpected(found.error());
   if (opened && found->v2) {
     std::string top = found->v2->mount;
-    opened = has_controllers(top) ? tree.open_v2(name, root, place(*found->v2)) : tree.open_v1(name);
+    opened = has_controllers(top) ? tree.open_v2(name, root, place(*found->v2), unit) : tree.open_v1(name);
     if (opened && tree.places_.backend == Backend::kV2) sweep(tree.places_.v2_base);
   } else if (opened) {
     opened = failure("no cgroup2 is mounted");
@@ -355,6 +383,7 @@ CgroupTree CgroupTree::open(const std::string& name, bool root) {
   if (!opened) {
     tree.remove();
     tree.places_.backend = Backend::kNone;
+    tree.places_.apart = false;
     tree.places_.why_none = opened.error().message();
   }
   return tree;
@@ -403,6 +432,17 @@ Result<AgentCgroup> CgroupTree::reopen(const std::string& leaf) const {
   for (const auto& [controller, base] : places_.v1_bases) group.v1_paths_.emplace_back(controller, join(base, leaf));
   if (auto done = group.open_events(); !done) return tl::unexpected(done.error());
   return group;
+}
+
+std::vector<std::string> CgroupTree::others(const std::vector<std::string>& known) const {
+  std::vector<std::string> names;
+  const std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(places_.v2_base.c_str()), closedir);
+  if (!directory) return names;
+  while (const dirent* entry = readdir(directory.get())) {
+    if (entry->d_type != DT_DIR || entry->d_name[0] == '.') continue;
+    if (std::find(known.begin(), known.end(), entry->d_name) == known.end()) names.emplace_back(entry->d_name);
+  }
+  return names;
 }
 
 void CgroupTree::remove() {

@@ -94,12 +94,15 @@ class CgroupTree {
     std::string v2_base;
     std::string v2_keeper;  ///< leaf that the keeper moved itself to; empty: it stayed where it was
     std::vector<std::pair<std::string, std::string>> v1_bases;  ///< controller, path
+    bool apart = false;  ///< v2: in a unit of its own beside the keeper's, which may end and be started again meanwhile
   };
 
   /// Looks at /proc/self/cgroup and mountinfo, makes the base groups, and sweeps what an earlier kaid of the same
   /// `name` left. Backend kNone, with the reason in why_none(), where this process may not make groups with all
   /// controllers.
-  static CgroupTree open(const std::string& name, bool root);
+  /// `unit`: a delegated unit beside this process's own that is there for the groups; empty, or it is not as it has to
+  /// be: none.
+  static CgroupTree open(const std::string& name, bool root, const std::string& unit = {});
 
   /// One that exists, with agents in it: nothing is made, swept or moved.
   static CgroupTree take_over(Places places);
@@ -116,11 +119,13 @@ class CgroupTree {
   Result<AgentCgroup> create(const std::string& leaf) const;
   /// The groups of an agent that runs in them, as create() named them.
   [[nodiscard]] Result<AgentCgroup> reopen(const std::string& leaf) const;
+  /// Names of groups that are there and not among `known`. v2 only.
+  [[nodiscard]] std::vector<std::string> others(const std::vector<std::string>& known) const;
   /// Removes the base groups: at the end, when every agent's group is gone.
   void remove();
 
  private:
-  Result<> open_v2(const std::string& name, bool root, const std::string& mount);
+  Result<> open_v2(const std::string& name, bool root, const std::string& own, const std::string& unit);
   Result<> open_v1(const std::string& name);
   void open_v1_io(const std::string& name, const std::string& place);
 

@@ -116,8 +116,8 @@ Outcome<> Agent::apply(Event event) {
     restart_policy_.reset();
     resource_ends_.clear();
   }
-  if (event == Event::kReady && recovering_ && decided.next == State::kRunning) leave_quarantine();
   enter(decided.next);
+  if (event == Event::kReady && recovering_ && decided.next == State::kRunning) leave_quarantine();
   // Recorded before it takes effect.
   environment_.audit.flush();
   for (const Effect effect : decided.effects) carry_out(effect);

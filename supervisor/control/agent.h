@@ -127,6 +127,8 @@ class Agent {
   void on_resumed(klp::Resume::Phase phase);
   Instance::Handlers instance_handlers();
   void on_activated();
+  std::string register_key();
+  [[nodiscard]] std::optional<std::string> known_key(std::uint64_t instance) const;
   void on_started();
   void on_message(const klp::Message& message);
   void on_ended(const End& end);
@@ -178,7 +180,7 @@ class Agent {
   bool automatic_ = false;                              // this start is kaid's own doing
   std::uint32_t restarts_ = 0;
   std::uint64_t ended_instance_ = 0;  // that ended while there was no control
-  std::uint64_t life_ = 0;  // counts instances
+  std::uint64_t life_ = 0;            // counts instances
   std::optional<Event> follow_up_;
   std::int64_t start_asked_at_ = 0, up_since_ = 0;  // monotonic ms
   std::unique_ptr<OutputPipes> output_;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <random>
 
+#include "base/base64.h"
 #include "base/text.h"
 #include "supervisor/control/agent.h"
 
@@ -56,6 +57,8 @@ Instance::Handlers Agent::instance_handlers() {
 
 void Agent::adopt(KeeperClient::Adoption adoption) {
   ++life_;
+  // Nobody waits for its start any more: an end before it says that it resumes is a crash like any other.
+  automatic_ = true;
   const keeper::Adoptable& found = adoption.instance;
   up_since_ = static_cast<std::int64_t>(found.spawned_ms());
   start_asked_at_ = up_since_;
@@ -77,8 +80,15 @@ void Agent::adopt(KeeperClient::Adoption adoption) {
     return refuse_spawn(sandbox.error().message());
   }
   instance_ = std::make_unique<Instance>(environment_.loop, environment_.keeper, **sandbox, std::move(adoption),
-                                         denials_, instance_handlers());
+                                         known_key(found.instance()), denials_, instance_handlers());
   if (isolated && !found.frozen()) isolate();
+}
+
+/// nullopt: the control before did not come to write it down.
+std::optional<std::string> Agent::known_key(std::uint64_t instance) const {
+  const std::string mark = std::to_string(instance) + ":";
+  if (!row_.public_key.starts_with(mark)) return std::nullopt;
+  return decode_base64(std::string_view(row_.public_key).substr(mark.size()));
 }
 
 /// It ended while there was no control: nobody but the keeper saw how.
@@ -93,7 +103,6 @@ void Agent::adopt_ended(const keeper::Adoptable& found, const PreparedSandbox* s
     state_ = row_.desired == Desired::kRunning ? State::kRunning : State::kStopping;
     facts.stop_requested = state_ == State::kStopping;
   }
-  automatic_ = true;
   ended_instance_ = found.instance();
   on_ended(classify(facts));
 }
@@ -103,7 +112,6 @@ void Agent::on_resumed(klp::Resume::Phase phase) {
       LogLevel::kInfo, row_.id, "kai.adopted",
       "it ran on while kaid's control was started again; requests under way were failed as retryable",
       {{"pid", instance_->pid()}, {"uptimeMs", monotonic_ms() - up_since_}});
-  automatic_ = true;
   if (phase == klp::Resume::STOPPING) {
     state_ = State::kStopping;
   } else if (phase == klp::Resume::SERVING) {
@@ -119,9 +127,22 @@ void Agent::on_resumed(klp::Resume::Phase phase) {
 
 // ── what it does ──
 
+/// The key is the host's own, made anew at each launch, and never leaves it: the record of each start says which it is.
+std::string Agent::register_key() {
+  std::string key;
+  append_base64(key, instance_->channel()->public_key());
+  row_.public_key = key.empty() ? "" : std::to_string(instance_->number()) + ":" + key;
+  check(environment_.registry.set_public_key(row_.id, row_.public_key));
+  return key;
+}
+
 void Agent::on_activated() {
+  const std::string key = register_key();
   report(LogLevel::kInfo, "activated", "its sandbox is verified and its hello accepted",
-         {{"version", row_.active.version}, {"pid", instance_->pid()}, {"setupUs", instance_->setup_us()}});
+         {{"version", row_.active.version},
+          {"pid", instance_->pid()},
+          {"setupUs", instance_->setup_us()},
+          {"publicKey", key}});
   log_layers(environment_.log, row_.id, *instance_);
   for (const std::string& layer : instance_->degraded()) {
     const std::array fields = {LogField("layer", layer)};
@@ -168,7 +189,8 @@ void Agent::on_ended(const End& end) {
   if (state_ != State::kQuarantined) {
     last_end_ = end;
     row_.last_end = to_json(end);
-    check(environment_.registry.set_last_end(row_.id, row_.last_end, instance_ ? instance_->number() : ended_instance_));
+    check(
+        environment_.registry.set_last_end(row_.id, row_.last_end, instance_ ? instance_->number() : ended_instance_));
   }
   if (output_) output_->finish();
   denials_.finish();

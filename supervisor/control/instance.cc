@@ -104,7 +104,8 @@ Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox&
 }
 
 Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox,
-                   KeeperClient::Adoption adoption, DenialLog& denials, Handlers handlers)
+                   KeeperClient::Adoption adoption, std::optional<std::string> key, DenialLog& denials,
+                   Handlers handlers)
     : Instance(loop, keeper, sandbox, denials, std::move(handlers)) {
   const keeper::Adoptable& found = adoption.instance;
   number_ = found.instance();
@@ -122,8 +123,10 @@ Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox&
     kill_tree();
     return;
   }
-  channel_ = std::make_unique<KlpChannel>(loop_, std::move(adoption.descriptors[0]), sandbox.terms, channel_handlers(),
-                                          KlpChannel::Begin::kResume);
+  KlpTerms terms = sandbox.terms;
+  terms.known_public_key = std::move(key);
+  channel_ = std::make_unique<KlpChannel>(loop_, std::move(adoption.descriptors[0]), std::move(terms),
+                                          channel_handlers(), KlpChannel::Begin::kResume);
   if (!isolated_) arm_hello_deadline();
 }
 

@@ -57,9 +57,10 @@ class Instance {
   /// the keeper to keep; then one for each DESCRIPTOR mount. `denials` must outlive it.
   Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox, std::uint32_t uid_slot,
            std::vector<Fd> descriptors, DenialLog& denials, Handlers handlers, Lasts lasts = Lasts::kOutlivesControl);
-  /// One that runs already. `adoption.descriptors`: KLP socket and listener, as proto/keeper.proto has them.
+  /// One that runs already. `adoption.descriptors`: KLP socket and listener, as proto/keeper.proto has them. `key`:
+  /// that its hello had, where it is known.
   Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox, KeeperClient::Adoption adoption,
-           DenialLog& denials, Handlers handlers);
+           std::optional<std::string> key, DenialLog& denials, Handlers handlers);
   ~Instance();
   Instance(const Instance&) = delete;
   Instance& operator=(const Instance&) = delete;

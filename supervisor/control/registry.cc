@@ -40,15 +40,18 @@ constexpr std::array kMigrations = {
     INSERT INTO synced VALUES(1, 0);
     )sql",
     "ALTER TABLE agents ADD COLUMN quarantine TEXT NOT NULL DEFAULT '';"
-    "ALTER TABLE agents ADD COLUMN ended_instance INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE agents ADD COLUMN ended_instance INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE agents ADD COLUMN public_key TEXT NOT NULL DEFAULT ''",
 };
 
 constexpr const char* kSelectAgents =
-    "SELECT a.id, a.desired, a.state, a.uid_slot, a.created_at, a.last_end, a.quarantine, a.ended_instance,"
+    "SELECT a.id, a.desired, a.state, a.uid_slot, a.created_at, a.last_end, a.quarantine, a.ended_instance, "
+    "a.public_key,"
     " v.version, v.package, v.manifest, v.entry_override, v.registered_at"
     " FROM agents a JOIN versions v ON v.agent_id = a.id AND v.version = a.active_version ORDER BY a.id";
 constexpr const char* kSelectAgent =
-    "SELECT a.id, a.desired, a.state, a.uid_slot, a.created_at, a.last_end, a.quarantine, a.ended_instance,"
+    "SELECT a.id, a.desired, a.state, a.uid_slot, a.created_at, a.last_end, a.quarantine, a.ended_instance, "
+    "a.public_key,"
     " v.version, v.package, v.manifest, v.entry_override, v.registered_at"
     " FROM agents a JOIN versions v ON v.agent_id = a.id AND v.version = a.active_version WHERE a.id = ?1";
 
@@ -70,7 +73,8 @@ RegisteredAgent agent_at(const Statement& row) {
   agent.last_end = row.text(5);
   agent.quarantine = row.text(6);
   agent.ended_instance = static_cast<std::uint64_t>(row.number(7));
-  agent.active = version_at(row, 8);
+  agent.public_key = row.text(8);
+  agent.active = version_at(row, 9);
   return agent;
 }
 
@@ -168,7 +172,8 @@ Result<> Registry::put_rows(const std::string& id, const RegisteredVersion& vers
   if (!*known) {
     const auto slot = lowest_free_slot();
     if (!slot) return tl::unexpected(slot.error());
-    auto insert = database_->prepare("INSERT INTO agents VALUES(?1, ?2, 'stopped', 'registered', ?3, ?4, '', '', 0)");
+    auto insert =
+        database_->prepare("INSERT INTO agents VALUES(?1, ?2, 'stopped', 'registered', ?3, ?4, '', '', 0, '')");
     if (!insert) return tl::unexpected(insert.error());
     auto inserted = (*insert)->bind(1, id).bind(2, version.version).bind(3, *slot).bind(4, unix_ms()).run();
     if (!inserted) return inserted;
@@ -264,6 +269,10 @@ Result<> Registry::set_last_end(const std::string& id, std::string_view json, st
     if (auto set = (*statement)->bind(1, id).bind(2, number).run(); !set) return set;
   }
   return update(id, "UPDATE agents SET last_end = ?2 WHERE id = ?1 AND last_end <> ?2", json);
+}
+
+Result<> Registry::set_public_key(const std::string& id, std::string_view key) {
+  return update(id, "UPDATE agents SET public_key = ?2 WHERE id = ?1 AND public_key <> ?2", key);
 }
 
 Result<> Registry::set_quarantine(const std::string& id, std::string_view json) {

@@ -37,10 +37,11 @@ struct RegisteredAgent {
   Desired desired = Desired::kStopped;
   std::string state;  ///< lifecycle state at rest: registered, stopped, terminated, quarantined; set by set_state
   std::uint32_t uid_slot = 0;
-  std::int64_t created_at = 0;  ///< Unix ms, of the first registration
-  std::string last_end;         ///< contracts.md lastEnd, as JSON; empty: it has not ended yet
+  std::int64_t created_at = 0;       ///< Unix ms, of the first registration
+  std::string last_end;              ///< contracts.md lastEnd, as JSON; empty: it has not ended yet
   std::uint64_t ended_instance = 0;  ///< whose end that was (keeper's Spawn.instance); 0: none
-  std::string quarantine;       ///< quarantine.h's JSON; empty: it is in none
+  std::string public_key;            ///< "INSTANCE:BASE64" of the life that had it (klp.md, Identity); empty: none
+  std::string quarantine;            ///< quarantine.h's JSON; empty: it is in none
 };
 
 class Registry {
@@ -70,6 +71,7 @@ class Registry {
   Result<> set_desired(const std::string& id, Desired desired);
   Result<> set_state(const std::string& id, std::string_view state);
   Result<> set_last_end(const std::string& id, std::string_view json, std::uint64_t instance);
+  Result<> set_public_key(const std::string& id, std::string_view key);
   Result<> set_quarantine(const std::string& id, std::string_view json);
 
   /// Waits for the disk to have all that was written so far; does nothing when it has.

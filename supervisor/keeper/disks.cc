@@ -117,6 +117,20 @@ Result<PrivateData> Disks::open_image(const std::string& agent_id, const spec::D
   return PrivateData{.kind = starter::MOUNT, .fd = std::move(*mount), .readable = Fd()};
 }
 
+Result<> Disks::keep_attached(const std::string& agent_id) {
+  const auto disks = directory(kImages);
+  if (!disks) return tl::unexpected(disks.error());
+  const Fd image(openat(disks->get(), image_name(agent_id).c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  if (!image) return errno_failure("open", image_name(agent_id));
+  auto device = find_loop_device(image.get());
+  if (!device) return tl::unexpected(device.error());
+  if (!*device) return {};  // its agent has ended meanwhile
+  auto mount = mount_ext4((*device)->path);
+  if (!mount) return tl::unexpected(mount.error());
+  keep(agent_id, {std::move(*mount), std::move((*device)->path)});
+  return {};
+}
+
 /// Makes the image, or makes it as large as the policy says now.
 Result<> Disks::fit(const Fd& disks, const std::string& agent_id, const spec::Disk& limit) {
   const std::string name = image_name(agent_id);

@@ -49,6 +49,8 @@ class Disks {
   [[nodiscard]] const std::map<std::string, Mounted, std::less<>>& kept() const { return kept_; }
   /// One that the kaid before kept.
   void keep(const std::string& agent_id, Mounted mounted) { kept_.insert_or_assign(agent_id, std::move(mounted)); }
+  /// One that an agent uses, of a kaid that was killed.
+  Result<> keep_attached(const std::string& agent_id);
   /// Removes the data; no instance of the agent may run. None there: fine.
   Result<> drop(const std::string& agent_id);
 

@@ -29,6 +29,12 @@ Result<std::vector<std::string>> own_arguments() {
   return arguments;
 }
 
+bool is_sealed(int memfd) {
+  constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+  const int seals = fcntl(memfd, F_GET_SEALS);
+  return seals >= 0 && (seals & kSeals) == kSeals;
+}
+
 }  // namespace
 
 Result<std::string> own_program() {
@@ -81,18 +87,9 @@ Error exec_next(const std::string& program, const handover::State& state) {
   return Error{"execve", why, program};
 }
 
-Result<std::optional<handover::State>> take_inheritance() {
-  const char* const text = getenv(kVariable);
-  if (text == nullptr) return std::nullopt;
-  int number = -1;
-  const std::string_view digits(text);
-  (void)std::from_chars(digits.data(), digits.data() + digits.size(), number);
-  (void)unsetenv(kVariable);
-  constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
-  if (number < 0 || (fcntl(number, F_GET_SEALS) & kSeals) != kSeals) {
-    return failure(std::string(kVariable) + " is set, and not by a kaid; unset it");
-  }
-  const Fd memfd(number);
+Result<handover::State> read_state(const Fd& memfd) {
+  if (!is_sealed(memfd.get())) return failure("what the kaid before left is not sealed");
+  if (lseek(memfd.get(), 0, SEEK_SET) < 0) return errno_failure("lseek", "state");
   const auto bytes = read_all(memfd.get(), kMaxStateBytes);
   if (!bytes) return tl::unexpected(bytes.error());
   handover::State state;
@@ -102,6 +99,21 @@ Result<std::optional<handover::State>> take_inheritance() {
                    ", this one reads " + std::to_string(kHandoverVersion));
   }
   return state;
+}
+
+Result<std::optional<handover::State>> take_inheritance() {
+  const char* const text = getenv(kVariable);
+  if (text == nullptr) return std::nullopt;
+  int number = -1;
+  const std::string_view digits(text);
+  (void)std::from_chars(digits.data(), digits.data() + digits.size(), number);
+  (void)unsetenv(kVariable);
+  if (number < 0 || !is_sealed(number)) {
+    return failure(std::string(kVariable) + " is set, and not by a kaid; unset it");
+  }
+  auto state = read_state(Fd(number));
+  if (!state) return tl::unexpected(state.error());
+  return std::move(*state);
 }
 
 Fd inherited(std::int32_t number) {

@@ -13,7 +13,7 @@
 namespace kai::keeper {
 
 /// Of handover::State: a kaid takes over from one that writes the same.
-inline constexpr std::uint32_t kHandoverVersion = 1;
+inline constexpr std::uint32_t kHandoverVersion = 2;
 
 /// Where the program that runs has its file: also after another one has taken that name.
 Result<std::string> own_program();
@@ -39,6 +39,9 @@ class Inheritance {
 
 /// Becomes `program`. Returns only where that fails; nothing has changed then.
 Error exec_next(const std::string& program, const handover::State& state);
+
+/// The state in a sealed memfd.
+Result<handover::State> read_state(const Fd& memfd);
 
 /// What the program before left to this one; nullopt: there was none.
 Result<std::optional<handover::State>> take_inheritance();

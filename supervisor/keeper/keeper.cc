@@ -10,6 +10,8 @@
 #include <array>
 #include <cinttypes>
 #include <cstdio>
+#include <cstdlib>
+#include <string_view>
 #include <utility>
 
 #include "base/unix.h"
@@ -31,6 +33,12 @@ std::string instance_name(const std::string& state_dir) {
   std::array<char, 32> name{};
   std::snprintf(name.data(), name.size(), "kai-%08" PRIx64, hash >> 32);
   return name.data();
+}
+
+// Our unit names another one in which the agents' groups are to be (packaging/systemd).
+std::string agents_unit() {
+  const char* const name = std::getenv("KAI_AGENTS_UNIT");
+  return name != nullptr && std::string_view(name).find('/') == std::string_view::npos && name[0] != '.' ? name : "";
 }
 
 }  // namespace
@@ -61,14 +69,18 @@ Keeper::Keeper(Config config, Identity identity, Programs programs, Starters sta
 }
 
 Result<Keeper> Keeper::create(Config config, Identity identity, Programs programs, LoadedPolicies policies, Locks locks,
-                              const handover::State* state) {
+                              const handover::State* state, std::vector<std::string> useless) {
   auto starters = Starters::open(programs.directory + "/kai-agent-host", identity.root);
   if (!starters) return tl::unexpected(starters.error());
-  auto cgroups = state != nullptr ? sandbox::CgroupTree::take_over(places_of(state->groups()))
-                                  : sandbox::CgroupTree::open(instance_name(config.state_dir), identity.root);
+  auto cgroups = state != nullptr
+                     ? sandbox::CgroupTree::take_over(places_of(state->groups()))
+                     : sandbox::CgroupTree::open(instance_name(config.state_dir), identity.root, agents_unit());
   Keeper keeper(std::move(config), identity, std::move(programs), std::move(*starters), std::move(cgroups),
                 std::move(policies), std::move(locks));
   if (auto done = keeper.prepare_loop(); !done) return tl::unexpected(done.error());
+  keeper.stores_ = identity.root && keeper.cgroups_.places().apart && keeper.service_manager_.keeps_descriptors();
+  keeper.to_unstore_.assign(useless.begin(), useless.end());
+  keeper.store_soon();
   if (auto done = state != nullptr ? keeper.take_over(*state) : Result<>{}; !done) {
     return tl::unexpected(done.error());
   }
@@ -117,6 +129,7 @@ int Keeper::run() {
   starters_.end();
   for (auto& group : spare_groups_) (void)group.remove();
   cgroups_.remove();
+  empty_store();
   return exit_status_;
 }
 
@@ -155,6 +168,10 @@ int Keeper::next_timeout_ms() const {
   within(watching || stop_deadline_ || any_agent(busy) || !evidence_.empty(), kWatchdog);
   const auto next_look = std::chrono::ceil<std::chrono::milliseconds>(next_look_ - Clock::now());
   within(!agents_.empty(), std::max(next_look, std::chrono::milliseconds(0)));
+  if (store_at_) {
+    const auto store = std::chrono::ceil<std::chrono::milliseconds>(*store_at_ - Clock::now());
+    within(true, std::max(store, std::chrono::milliseconds(0)));
+  }
   return wait == std::chrono::milliseconds::max() ? -1 : static_cast<int>(wait.count());
 }
 
@@ -180,6 +197,7 @@ void Keeper::on_tick() {
   watch_audit();
   remove_groups();
   forget_ended();
+  look_at_store(now);
   if (refill_at_ && now >= *refill_at_ && !setting_up && !stop_deadline_) {
     refill_at_.reset();
     refill();

@@ -3,7 +3,7 @@
 // keeper.cc has the loop and the end, keeper_control.cc what control asks and is told, keeper_spawn.cc how an agent is
 // made, keeper_agents.cc what becomes of it, keeper_limits.cc what is watched meanwhile, keeper_adoption.cc how agents
 // outlive control, keeper_freeze.cc how they are stopped and looked at, keeper_handover.cc how one version of this
-// program follows another.
+// program follows another, keeper_store.cc how agents outlive the keeper itself.
 #pragma once
 
 #include <signal.h>
@@ -51,8 +51,9 @@ sandbox::CgroupTree::Places places_of(const handover::Groups& groups);
 class Keeper {
  public:
   /// `state`: of the kaid that this one takes over from; null: there is none.
+  /// `useless`: what of the service manager's store is not wanted any more.
   static Result<Keeper> create(Config config, Identity identity, Programs programs, LoadedPolicies policies,
-                               Locks locks, const handover::State* state);
+                               Locks locks, const handover::State* state, std::vector<std::string> useless = {});
 
   /// Until SIGTERM or SIGINT. The exit status of kaid.
   int run();
@@ -95,7 +96,10 @@ class Keeper {
     std::vector<std::string> degraded;
     Clock::time_point asked;
     bool has_disk = false;
-    Fd listener;  // of its filter's notifications: a duplicate, so that it lives as long as the agent
+    bool outlives_keeper = false;  // no parent-death signal: what it needs is in the service manager's store
+    bool stored = false;           // its descriptors are
+    bool orphan = false;           // an earlier keeper's child, and not this one's
+    Fd listener;                   // of its filter's notifications: a duplicate, so that it lives as long as the agent
     LimitWatch limits;
     ino_t pid_namespace = 0;
     std::optional<OpenFilesLook> open_files;  // under way
@@ -118,6 +122,12 @@ class Keeper {
   struct Outgoing {
     std::string bytes;
     std::vector<Fd> fds;
+  };
+  /// How an agent's first process ended.
+  struct End {
+    bool unknown = false;  // only its parent was told
+    bool signaled = false;
+    int code = 0;
   };
   struct ControlDeath {
     Clock::time_point when;
@@ -180,10 +190,22 @@ class Keeper {
   // agents that outlive the keeper's program
   void hand_over();
   void leave_control();
-  handover::State state(Inheritance& inheritance) const;
-  static handover::Agent state_of(const Agent& agent, Inheritance& inheritance);
+  handover::State state(Inheritance* inheritance) const;
+  static handover::Agent state_of(const Agent& agent, Inheritance* inheritance);
   Result<> take_over(const handover::State& state);
   Result<> take_over(const handover::Agent& kept);
+  Result<> take_over_group(Agent& agent, const handover::Agent& kept);
+
+  // agents that outlive the keeper itself
+  [[nodiscard]] bool outlives(const Agent& agent) const;
+  void store_soon();
+  Result<> store_descriptors(Agent& agent) const;
+  Result<> store();
+  handover::State stored_state() const;
+  void look_at_store(Clock::time_point now);
+  void empty_store();
+  void unstore(const Agent& agent);
+  void end_unknown_groups();
 
   // freezing, evidence
   void on_freeze(std::uint64_t id, const kai::keeper::Freeze& freeze);
@@ -214,6 +236,7 @@ class Keeper {
   void wake_at_end(const Fd& pidfd);
 
   // agents
+  static std::optional<End> end_of(const Agent& agent);
   void on_agent_exit(Agent& agent);
   void on_oom(Agent& agent);
   void release(Agent& agent);
@@ -266,6 +289,10 @@ class Keeper {
   std::deque<sandbox::AgentCgroup> spare_groups_;                         // empty, ready for the next start
   std::uint64_t next_group_ = 0;
   std::vector<sandbox::AgentCgroup> dying_groups_;  // rmdir said EBUSY: the kernel still lets go
+  bool stores_ = false;                             // the service manager keeps descriptors, and groups are apart
+  std::optional<Clock::time_point> store_at_;
+  std::uint64_t stored_states_ = 0;
+  std::deque<std::string> to_unstore_;  // names in the store that are not wanted any more
   std::optional<Clock::time_point> stop_deadline_;
   Clock::time_point stop_asked_;
   std::optional<Clock::time_point> refill_at_ = Clock::now();

@@ -1,3 +1,4 @@
+#include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -17,18 +18,30 @@ void Keeper::on_oom(Agent& agent) {
   kill(agent);
 }
 
+std::optional<Keeper::End> Keeper::end_of(const Agent& agent) {
+  if (agent.orphan) {
+    pollfd ended{.fd = agent.pidfd.get(), .events = POLLIN, .revents = 0};
+    if (poll(&ended, 1, 0) != 1) return std::nullopt;
+    return End{.unknown = true, .signaled = false, .code = 0};
+  }
+  siginfo_t info{};
+  if (waitid(P_PIDFD, static_cast<id_t>(agent.pidfd.get()), &info, WEXITED | WNOHANG | __WALL) < 0 || info.si_pid == 0)
+    return std::nullopt;
+  return End{.unknown = false, .signaled = info.si_code != CLD_EXITED, .code = info.si_status};
+}
+
 void Keeper::on_agent_exit(Agent& agent) {
   // What it reported before is waiting on the channel and comes first, one at a time: not waited for, it calls again.
   if (agent.request != 0) return on_report(agent);
-  siginfo_t info{};
-  if (waitid(P_PIDFD, static_cast<id_t>(agent.pidfd.get()), &info, WEXITED | WNOHANG | __WALL) < 0 || info.si_pid == 0)
-    return;
+  const auto end = end_of(agent);
+  if (!end) return;
   look_at_end(agent);
   Reply message;
   auto* exited = message.mutable_exited();
   exited->set_instance(agent.instance);
-  exited->set_signaled(info.si_code != CLD_EXITED);
-  exited->set_code(info.si_status);
+  exited->set_unknown(end->unknown);
+  exited->set_signaled(end->signaled);
+  exited->set_code(end->code);
   exited->set_oom_kills(agent.watchdog_kills);
   if (agent.cgroup) {
     const auto usage = agent.cgroup->usage();
@@ -42,6 +55,7 @@ void Keeper::on_agent_exit(Agent& agent) {
 }
 
 void Keeper::release(Agent& agent) {
+  unstore(agent);
   end_freezing(agent);
   if (agent.pidfd) instance_of_.erase(agent.pidfd.get());
   if (agent.cgroup) instance_of_.erase(agent.cgroup->oom_event_fd());

@@ -25,6 +25,7 @@ handover::Groups groups_of(const sandbox::CgroupTree::Places& places) {
   groups.set_v1_io_base(places.v1_io_base);
   groups.set_v2_base(places.v2_base);
   groups.set_v2_keeper(places.v2_keeper);
+  groups.set_apart(places.apart);
   for (const auto& [name, base] : places.v1_bases) {
     auto* controller = groups.add_v1_bases();
     controller->set_name(name);
@@ -43,6 +44,7 @@ sandbox::CgroupTree::Places places_of(const handover::Groups& groups) {
   places.v1_io_base = groups.v1_io_base();
   places.v2_base = groups.v2_base();
   places.v2_keeper = groups.v2_keeper();
+  places.apart = groups.apart();
   for (const auto& controller : groups.v1_bases()) places.v1_bases.emplace_back(controller.name(), controller.base());
   return places;
 }
@@ -67,7 +69,7 @@ void Keeper::hand_over() {
   }
   spare_groups_.clear();
   Inheritance inheritance;
-  const Error why = exec_next(*program, state(inheritance));
+  const Error why = exec_next(*program, state(&inheritance));
 
   say("SIGUSR2: " + why.message() + "; the old programs go on");
   refill_at_ = Clock::now() + kRefillDelay;
@@ -88,17 +90,21 @@ void Keeper::leave_control() {
   part_from_control();
 }
 
-handover::State Keeper::state(Inheritance& inheritance) const {
+/// `inheritance` null: without descriptors.
+handover::State Keeper::state(Inheritance* inheritance) const {
+  const auto number = [&](const Fd& fd) { return inheritance != nullptr ? inheritance->add(fd) : 0; };
   handover::State state;
   state.set_version(kHandoverVersion);
-  state.set_state_lock(inheritance.add(locks_.state));
-  state.set_runtime_lock(inheritance.add(locks_.runtime));
+  state.set_state_lock(number(locks_.state));
+  state.set_runtime_lock(number(locks_.runtime));
   state.set_notify_socket(service_manager_.socket_path());
   state.set_controls(controls_);
   *state.mutable_groups() = groups_of(cgroups_.places());
   state.set_next_group(next_group_);
+  state.set_stored(stores_);
+  state.set_stored_states(stored_states_);
   for (const auto& [instance, agent] : agents_) {
-    if (agent.starter.pidfd) state.add_ending_children(inheritance.add(agent.starter.pidfd));
+    if (agent.starter.pidfd) state.add_ending_children(number(agent.starter.pidfd));
     if (agent.pidfd) {
       *state.add_agents() = state_of(agent, inheritance);
     } else if (agent.cgroup) {
@@ -108,41 +114,47 @@ handover::State Keeper::state(Inheritance& inheritance) const {
   for (const Ended& ended : ended_) {
     auto* kept = state.add_ended();
     *kept->mutable_told() = ended.told;
-    kept->set_output(inheritance.add(ended.output[0]));
-    kept->set_error(inheritance.add(ended.output[1]));
+    kept->set_output(number(ended.output[0]));
+    kept->set_error(number(ended.output[1]));
   }
-  for (const Fd& child : ending_children_) state.add_ending_children(inheritance.add(child));
+  for (const Fd& child : ending_children_) state.add_ending_children(number(child));
   for (const auto& group : dying_groups_) state.add_dying_groups(group.name());
   for (const auto& [agent_id, mounted] : disks_.kept()) {
     auto* disk = state.add_disks();
     disk->set_agent_id(agent_id);
-    disk->set_mount(inheritance.add(mounted.mount));
+    disk->set_mount(number(mounted.mount));
     disk->set_device(mounted.device);
   }
   return state;
 }
 
-handover::Agent Keeper::state_of(const Agent& agent, Inheritance& inheritance) {
+handover::Agent Keeper::state_of(const Agent& agent, Inheritance* inheritance) {
+  const auto number = [&](const Fd& fd) { return inheritance != nullptr ? inheritance->add(fd) : 0; };
   handover::Agent kept;
   *kept.mutable_told() = description(agent);
   kept.set_untold(agent.untold || agent.ephemeral || agent.failure.has_value());
-  kept.set_pidfd(inheritance.add(agent.pidfd));
-  kept.set_channel(inheritance.add(agent.channel));
-  kept.set_output(inheritance.add(agent.output[0]));
-  kept.set_error(inheritance.add(agent.output[1]));
-  kept.set_listener(inheritance.add(agent.listener));
-  if (agent.directory) kept.set_directory(inheritance.add(agent.directory->directory()));
+  kept.set_pidfd(number(agent.pidfd));
+  kept.set_channel(number(agent.channel));
+  kept.set_output(number(agent.output[0]));
+  kept.set_error(number(agent.output[1]));
+  kept.set_listener(number(agent.listener));
+  if (agent.directory) kept.set_directory(number(agent.directory->directory()));
   if (agent.cgroup) kept.set_group(agent.cgroup->name());
   *kept.mutable_limits() = agent.held;
   kept.set_has_disk(agent.has_disk);
   kept.set_watchdog_kills(agent.watchdog_kills);
+  kept.set_outlives_keeper(agent.outlives_keeper);
+  kept.set_orphan(agent.orphan);
   return kept;
 }
 
 Result<> Keeper::take_over(const handover::State& state) {
   controls_ = state.controls();
   next_group_ = state.next_group();
-  for (const auto& disk : state.disks()) disks_.keep(disk.agent_id(), {inherited(disk.mount()), disk.device()});
+  stored_states_ = state.stored_states();
+  for (const auto& disk : state.disks()) {
+    if (disk.mount() != 0) disks_.keep(disk.agent_id(), {inherited(disk.mount()), disk.device()});
+  }
   for (const std::int32_t child : state.ending_children()) {
     ending_children_.push_back(inherited(child));
     wake_at_end(ending_children_.back());
@@ -155,8 +167,15 @@ Result<> Keeper::take_over(const handover::State& state) {
     ended_.push_back({kept.told(), {inherited(kept.output()), inherited(kept.error())}, Clock::now()});
   }
   for (const auto& kept : state.agents()) {
-    if (auto taken = take_over(kept); !taken) return taken;
+    auto taken = take_over(kept);
+    if (!taken && !kept.orphan()) return taken;
+    if (taken) continue;
+    say(kept.told().agent_id() + " cannot be taken up again (" + taken.error().message() + "); ending it");
+    Agent& agent = agents_.at(kept.told().instance());
+    agent.untold = true;
+    kill(agent);
   }
+  if (cgroups_.places().apart) end_unknown_groups();
   return {};
 }
 
@@ -182,15 +201,25 @@ Result<> Keeper::take_over(const handover::Agent& kept) {
   agent.has_disk = kept.has_disk();
   agent.watchdog_kills = kept.watchdog_kills();
   agent.pid_namespace = pid_namespace(agent.pid);
-  if (!kept.group().empty()) {
-    auto group = cgroups_.reopen(kept.group());
-    if (!group) return tl::unexpected(group.error());
-    agent.cgroup = std::move(*group);
-    if (auto done = watch(agent, agent.cgroup->oom_event_fd(), EPOLLIN); !done) return done;
-  }
+  agent.outlives_keeper = kept.outlives_keeper();
+  agent.stored = agent.outlives_keeper;
+  agent.orphan = kept.orphan();
   if (auto done = watch(agent, agent.pidfd.get(), EPOLLIN); !done) return done;
+  if (auto done = take_over_group(agent, kept); !done) return done;
+  if (agent.orphan && agent.has_disk && disks_.exact()) {
+    if (auto done = disks_.keep_attached(agent.id); !done) return done;
+  }
+  return {};
+}
+
+Result<> Keeper::take_over_group(Agent& agent, const handover::Agent& kept) {
+  if (kept.group().empty()) return {};
+  auto group = cgroups_.reopen(kept.group());
+  if (!group) return tl::unexpected(group.error());
+  agent.cgroup = std::move(*group);
+  if (auto done = watch(agent, agent.cgroup->oom_event_fd(), EPOLLIN); !done) return done;
   // Nobody was told while the event had no descriptor.
-  if (agent.cgroup && agent.cgroup->oom_event_fd() >= 0 && agent.cgroup->usage().oom_kills > 0) on_oom(agent);
+  if (agent.cgroup->oom_event_fd() >= 0 && agent.cgroup->usage().oom_kills > 0) on_oom(agent);
   return {};
 }
 

@@ -153,6 +153,8 @@ Result<> Keeper::begin_spawn(Agent& agent, const Fd& spec_fd, std::vector<Fd> fd
     job.set_uid_base(kUidBase + agent.uid_slot * kUidsPerAgent);
     job.set_uid_count(kUidsPerAgent);
   }
+  agent.outlives_keeper = outlives(agent);
+  job.set_outlives_keeper(agent.outlives_keeper);
   job.set_packages_dir(config_.state_dir + "/packages");
   job.set_program_dir(programs_.directory);
   job.set_sdk_dir(programs_.sdk);
@@ -237,6 +239,7 @@ void Keeper::on_verified(Agent& agent) {
   end_starter(agent);
   if (!reap(agent.starter.pidfd)) ending_children_.push_back(std::move(agent.starter.pidfd));
   agent.starter = {};
+  store_soon();
 }
 
 void Keeper::unwatch(int fd) {

@@ -13,6 +13,7 @@
 
 #include "proto/quiet.h"
 #include "supervisor/keeper/keeper.h"
+#include "supervisor/keeper/store.h"
 
 namespace {
 
@@ -60,13 +61,17 @@ int serve(const kai::keeper::CommandLine& given, bool check_only) {
     return 1;
   }
   if (check_only) return 0;
-  const auto state = take_inheritance();
+  auto state = take_inheritance();
   if (!state) {
     std::fprintf(stderr, "kaid: %s\n", state.error().message().c_str());
     return 1;
   }
   std::optional<Locks> held;
-  if (*state) {
+  Stored stored;
+  if (!*state) {
+    stored = sort_stored(take_stored());
+    *state = std::move(stored.state);
+  } else {
     held = Locks{inherited((*state)->state_lock()), inherited((*state)->runtime_lock())};
     if (!held->state || !held->runtime) {
       std::fprintf(stderr, "kaid: the kaid before left its locks out; start this one anew\n");
@@ -80,7 +85,7 @@ int serve(const kai::keeper::CommandLine& given, bool check_only) {
     return 1;
   }
   auto keeper = Keeper::create(std::move(*config), identity, *programs, std::move(*policies), std::move(*locks),
-                               *state ? &**state : nullptr);
+                               *state ? &**state : nullptr, std::move(stored.useless));
   if (!keeper) {
     std::fprintf(stderr, "kaid: %s\n", keeper.error().message().c_str());
     return 1;

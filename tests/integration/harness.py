@@ -258,14 +258,20 @@ class Daemon:
                 return pid
         raise AssertionError(f"kaid has no kai-control below it: {descendants(self.process.pid)}")
 
+    def controls(self):
+        """The process ids of control: none while the next one is being started."""
+        found = descendants(self.process.pid)
+        return {pid for pid, command in found.items() if pathlib.Path(command.split()[0]).name == "kai-control"}
+
+    def wait_for_another_control(self, before):
+        wait_until(lambda: self.controls() - {before} and self.ctl("version").code == 0,
+                   f"another control than {before} to serve; kaid's log:\n{self.log[-4000:]}")
+
     def kill_control(self):
         """SIGKILL to control; returns when the next one serves."""
         before = self.control_pid()
         os.kill(before, signal.SIGKILL)
-        def served_by_another():
-            return any(pathlib.Path(command.split()[0]).name == "kai-control" and pid not in (before, self.process.pid)
-                       for pid, command in descendants(self.process.pid).items()) and self.ctl("version").code == 0
-        wait_until(served_by_another, f"another control to serve; kaid's log:\n{self.log[-4000:]}")
+        self.wait_for_another_control(before)
 
     def terminate(self):
         """SIGTERM; kaid's exit status."""

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Runs integration tests against the built programs, as root or as an ordinary user.
 
-usage: run.py --bin DIRECTORY --as root|user [TEST_MODULE...]
+usage: run.py --bin DIRECTORY --as root|user [--in DIRECTORY] [TEST_MODULE...]
 
 As root, `--as user` makes a system user for the run, with a home and a runtime directory of its own, and removes all of
 it afterwards. Without root, `--as user` runs as who we are, and `--as root` counts every test as skipped.
@@ -33,8 +33,8 @@ def wants_root(test):
     return getattr(method, "needs_root", False) or getattr(type(test), "needs_root", False)
 
 
-def run_tests(modules, skipped_because=None):
-    sys.path.insert(0, str(HERE))
+def run_tests(directory, modules, skipped_because=None):
+    sys.path[:0] = [str(HERE), str(directory)]
     import harness  # after KAI_BIN is known
 
     harness.adopt_orphans()
@@ -77,7 +77,7 @@ def as_made_user(arguments):
             return 1
         return subprocess.run(["setpriv", f"--reuid={name}", f"--regid={name}", "--init-groups", "--inh-caps=-all",
                                "/usr/bin/python3", str(HERE / "run.py"), "--bin", arguments.bin, "--as", "user",
-                               *arguments.modules], env=environment, cwd="/", check=False).returncode
+                               "--in", str(arguments.directory), *arguments.modules], env=environment, cwd="/", check=False).returncode
     finally:
         subprocess.run(["userdel", name], check=False, stderr=subprocess.DEVNULL)
         shutil.rmtree(home, ignore_errors=True)
@@ -87,15 +87,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", required=True)
     parser.add_argument("--as", dest="who", choices=("root", "user"), required=True)
+    parser.add_argument("--in", dest="directory", type=pathlib.Path, default=HERE, help="where the modules are")
     parser.add_argument("modules", nargs="*")
     arguments = parser.parse_args()
     arguments.bin = str(pathlib.Path(arguments.bin).resolve())
-    arguments.modules = arguments.modules or sorted(path.stem for path in HERE.glob("test_*.py"))
+    arguments.directory = arguments.directory.resolve()
+    arguments.modules = arguments.modules or sorted(path.stem for path in arguments.directory.glob("test_*.py"))
     os.environ["KAI_BIN"] = arguments.bin
     if arguments.who == "user" and os.geteuid() == 0:
         return as_made_user(arguments)
     needs_root = arguments.who == "root" and os.geteuid() != 0
-    return run_tests(arguments.modules, "needs root, and scripts/test was started by an ordinary user" if needs_root else None)
+    return run_tests(arguments.directory, arguments.modules,
+                     "needs root, and scripts/test was started by an ordinary user" if needs_root else None)
 
 
 if __name__ == "__main__":

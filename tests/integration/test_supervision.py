@@ -430,14 +430,13 @@ class Signals(Supervised):
         self.daemon.process.send_signal(signal.SIGHUP)
         harness.wait_until(lambda: "noSuchKey" in self.daemon.log, "kaid to say what is wrong")
         self.assertEqual(self.daemon.status("hupped")["policy"], "fresh")
+        self.daemon.write_policies(**{"20-more": None})
 
     def test_sigusr2_replaces_the_programs_and_agents_live(self):
         agent = self.running("lasting")
         before, control = self.daemon.status(agent)["pid"], self.daemon.control_pid()
         self.daemon.process.send_signal(signal.SIGUSR2)
-        def replaced():
-            return self.daemon.ctl("version").code == 0 and self.daemon.control_pid() != control
-        harness.wait_until(replaced, "another control to serve")
+        self.daemon.wait_for_another_control(control)
         self.assertEqual(self.daemon.wait_for_state(agent, "running")["pid"], before)
         self.assertEqual(self.send(agent, "echo", 2), 2)
         self.assertEqual(self.daemon.status(agent)["restarts"], 0)
