@@ -35,10 +35,4 @@ void append_name(std::string& out, std::string_view name) {
   out += "\":";
 }
 
-std::string_view clip_utf8(std::string_view text, std::size_t limit) {
-  if (text.size() <= limit) return text;
-  while (limit > 0 && (static_cast<std::uint8_t>(text[limit]) & 0xC0) == 0x80) --limit;
-  return text.substr(0, limit);
-}
-
 }  // namespace kai

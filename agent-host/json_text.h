@@ -20,7 +20,4 @@ void append_json_on_one_line(std::string& out, std::string_view json);
 /// `,"name":` or, first in its object, `"name":`. `name` is one of ours and needs no escapes.
 void append_name(std::string& out, std::string_view name);
 
-/// At most `limit` bytes of `text`, cut between characters.
-std::string_view clip_utf8(std::string_view text, std::size_t limit);
-
 }  // namespace kai

@@ -129,6 +129,12 @@ void append_json_string(std::string& out, std::string_view bytes) {
   out += '"';
 }
 
+std::string_view clip_utf8(std::string_view text, std::size_t limit) {
+  if (text.size() <= limit) return text;
+  while (limit > 0 && (static_cast<std::uint8_t>(text[limit]) & 0xC0) == 0x80) --limit;
+  return text.substr(0, limit);
+}
+
 bool is_agent_id(std::string_view id) {
   const auto alphanumeric = [](char c) {
     return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');

@@ -21,6 +21,9 @@ std::string escape_for_terminal(std::string_view bytes);
 /// at.
 void append_json_string(std::string& out, std::string_view bytes);
 
+/// At most `limit` bytes of `text`, cut between characters.
+std::string_view clip_utf8(std::string_view text, std::size_t limit);
+
 /// Agent ids of contracts.md: [A-Za-z0-9][A-Za-z0-9._-]{0,63}, and none of the reserved kaid, operator, topic.
 bool is_agent_id(std::string_view id);
 

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +15,7 @@
 #include <string_view>
 
 #include "base/unix.h"
+#include "sandbox/delegated_unit.h"
 #include "sandbox/hierarchies.h"
 
 namespace kai::sandbox {
@@ -54,29 +54,6 @@ void sweep(const std::string& path) {
 bool only_this_process(const std::string& group) {
   const auto processes = read_file(group + "/cgroup.procs");
   return processes && *processes == std::to_string(getpid()) + "\n";
-}
-
-// Whether `group` is a unit that systemd has handed over to root's programs (Delegate=), which it marks.
-bool is_delegated_to_root(const std::string& group) {
-  struct stat status {};
-  char mark = '0';
-  return lstat(group.c_str(), &status) == 0 && S_ISDIR(status.st_mode) && status.st_uid == 0 &&
-         getxattr(group.c_str(), "trusted.delegate", &mark, sizeof mark) == 1 && mark == '1';
-}
-
-// What keeps a unit there stands in a leaf of its own, since groups below have controllers.
-Result<> move_into_leaf(const std::string& unit) {
-  const auto processes = read_file(unit + "/cgroup.procs");
-  if (!processes) return tl::unexpected(processes.error());
-  if (processes->empty()) return {};
-  const std::string leaf = join(unit, "holder");
-  if (auto done = make_group(leaf); !done) return done;
-  std::istringstream lines(*processes);
-  for (std::string pid; lines >> pid;) {
-    auto moved = write_file(leaf + "/cgroup.procs", pid);
-    if (!moved && moved.error().error_number != ESRCH) return moved;
-  }
-  return {};
 }
 
 bool has_controllers(const std::string& group) {
@@ -302,7 +279,7 @@ const char* CgroupTree::backend_name() const {
 Result<> CgroupTree::open_v2(const std::string& name, bool root, const std::string& own, const std::string& unit) {
   const bool at_top = access((own + "/cgroup.type").c_str(), F_OK) < 0;  // the root group has no such file
   const std::string beside = unit.empty() ? "" : join(own.substr(0, own.rfind('/')), unit);
-  if (root && !at_top && !beside.empty() && is_delegated_to_root(beside) && move_into_leaf(beside)) {
+  if (root && !at_top && !beside.empty() && take_delegated_unit(beside)) {
     places_.apart = true;
     places_.v2_base = join(beside, name);
   } else if (!at_top && only_this_process(own)) {

@@ -314,8 +314,8 @@ bool Pep440Specifiers::holds(const Specifier& specifier, const Pep440Version& ve
              (named.is_pre_release() || !version.is_pre_release() || compare_base(version, named) != 0);
     case Operator::kGreater:
       // >3.1 has neither post-releases nor local versions of 3.1, unless it names a post-release itself.
-      return compare(version, named) > 0 && ((version.local.empty() && (named.post || !version.post)) ||
-                                             compare_base(version, named) != 0);
+      return compare(version, named) > 0 &&
+             ((version.local.empty() && (named.post || !version.post)) || compare_base(version, named) != 0);
     case Operator::kArbitrary:
       return version.text() == specifier.text;
   }

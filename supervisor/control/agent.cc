@@ -1,11 +1,16 @@
 #include "supervisor/control/agent.h"
 
+#include "base/fault_point.h"
 #include "base/text.h"
 
 namespace kai {
 namespace {
 
+constexpr std::chrono::milliseconds kSaveAgain{2'000};
+
+/// "active" is none of them: it was up, or about to be, when the control before ended.
 State state_at_rest(const std::string& name) {
+  if (name == "active") return State::kStopped;
   for (const State state : {State::kStopped, State::kQuarantined, State::kTerminated}) {
     if (name == to_string(state)) return state;
   }
@@ -27,7 +32,8 @@ Agent::Agent(Environment& environment, RegisteredAgent row, Manifest manifest)
       restart_policy_(*policy_),
       denials_(environment.loop, environment.log, environment.audit, row_.id,
                [this](bool mostly_limits) { too_many_denials(mostly_limits); }),
-      backoff_timer_(environment.loop) {
+      backoff_timer_(environment.loop),
+      retry_timer_(environment.loop) {
   if (state_ != State::kQuarantined) return;
   auto record = parse_quarantine(row_.quarantine);
   check(record ? Result<>{} : tl::unexpected(record.error()));
@@ -54,6 +60,8 @@ Outcome<> Agent::start() {
 }
 
 Outcome<> Agent::stop() {
+  ++stops_;
+  if (state_ == State::kQuarantined && follow_up_ == Event::kRecover) follow_up_.reset();
   const auto taken = apply(Event::kStop);
   if (taken) set_desired(Desired::kStopped);
   return taken;
@@ -78,6 +86,7 @@ Outcome<> Agent::restart() {
 }
 
 Outcome<> Agent::terminate() {
+  ++stops_;
   if (state_ == State::kQuarantined && end_isolated(Event::kTerminate)) {
     set_desired(Desired::kStopped);
     return {};
@@ -118,10 +127,14 @@ Outcome<> Agent::apply(Event event) {
   }
   enter(decided.next);
   if (event == Event::kReady && recovering_ && decided.next == State::kRunning) leave_quarantine();
-  // Recorded before it takes effect.
-  environment_.audit.flush();
-  for (const Effect effect : decided.effects) carry_out(effect);
+  for (const Effect effect : decided.effects) {
+    fault_point("before effect");
+    carry_out(effect);
+    fault_point("after effect");
+  }
   settle();
+  // What was asked for is done; what comes next is nobody's doing.
+  if (state_ == State::kRunning || state_ == State::kBackoff || at_rest(state_)) operator_uid_.reset();
   return {};
 }
 
@@ -129,6 +142,7 @@ Outcome<> Agent::refused(std::string_view code, Event event) const {
   std::string why = "agent '" + row_.id + "' is " + std::string(to_string(state_));
   std::string hint;
   if (event == Event::kUnregister) hint = "Stop it first: kaictl stop " + row_.id;
+  if (event == Event::kRecover) hint = "See 'kaictl status " + row_.id + "'";
   if (event == Event::kRecover) why += ", not quarantined";
   if (code == "QUARANTINED") {
     why += ": " + quarantine_->reason.description;
@@ -142,15 +156,33 @@ void Agent::enter(State state) {
   const State from = std::exchange(state_, state);
   if (from == State::kBackoff) backoff_timer_.stop();
   if (state == State::kQuarantined) begin_quarantine();
-  if (state == State::kTerminated && quarantine_) {
+  if (state == State::kTerminated) {
     quarantine_.reset();
-    save_quarantine();
-  }
-  if (at_rest(state)) {
-    row_.state = to_string(state);
-    check(environment_.registry.set_state(row_.id, row_.state));
+    recovering_ = false;
   }
   report_transition(from);
+  // Recorded before it takes effect, and what is at rest is an effect too.
+  fault_point("before audit");
+  environment_.audit.flush();
+  fault_point("after audit");
+  if (state == State::kStarting && !recovering_ && row_.state != kActive) {
+    row_.state = kActive;
+    check(environment_.registry.set_state(row_.id, row_.state));
+  }
+  // One that is recovering rests in its quarantine until it serves.
+  if (at_rest(state) && state != State::kQuarantined) save_rest(state);
+}
+
+void Agent::save_rest(State state) {
+  row_.state = to_string(state);
+  row_.quarantine = quarantine_ ? to_json(*quarantine_, row_.id) : "";
+  const auto saved = environment_.registry.set_quarantine(row_.id, row_.state, row_.quarantine);
+  check(saved);
+  // What is at rest has to be found so by the next control: tried again until the disk takes it.
+  if (saved) return retry_timer_.stop();
+  retry_timer_.start(kSaveAgain, [this] {
+    if (at_rest(state_)) save_rest(state_);
+  });
 }
 
 void Agent::carry_out(Effect effect) {
@@ -160,7 +192,9 @@ void Agent::carry_out(Effect effect) {
     case Effect::kSpawn:
       return spawn();
     case Effect::kStopInstance:
-      return instance_->stop(policy().deadlines.stop);
+      // A start that is refused has none, and its end is on its way.
+      if (instance_) instance_->stop(policy().deadlines.stop);
+      return;
     case Effect::kIsolate:
       return isolate();
     case Effect::kArmBackoff:

@@ -45,6 +45,8 @@ class Agent {
   void start_at_boot();
   /// kaid ends: `desired` stays as it is.
   void shut_down();
+  /// A quarantine that the control before this one began and did not finish: recorded, isolated, evidence kept.
+  void finish_quarantine();
   /// An instance of it outlived the control before this one, or ended meanwhile.
   void adopt(KeeperClient::Adoption adoption);
 
@@ -53,6 +55,8 @@ class Agent {
 
   /// A request to it, from whom `message.from` says; 0: the policy's deadline. See KlpChannel::request for the rest.
   void deliver(klp::Message message, std::chrono::milliseconds deadline, KlpChannel::Answer answer);
+  /// Why nothing can be recorded now: what cannot be is not accepted.
+  [[nodiscard]] std::optional<Failure> unrecordable() const { return environment_.audit.refusal(); }
   /// A message of its own was accepted, and goes where it is to go.
   void note_sent(const klp::Message& message);
   /// The answers to a request of its own. Nothing where it ended meanwhile.
@@ -102,8 +106,14 @@ class Agent {
   [[nodiscard]] Result<Compiled> description() const;
   /// No instance, and none is about to come.
   [[nodiscard]] bool idle() const;
+  /// The control before had begun to run it, and it had not come to rest.
+  [[nodiscard]] bool was_active() const { return row_.state == kActive; }
+  /// How often an operator has asked for its end: whoever means to start it later sees whether that has changed.
+  [[nodiscard]] std::uint64_t stops() const { return stops_; }
 
  private:
+  static constexpr const char* kActive = "active";  // in the registry: not at rest
+
   struct Waiter {
     Waiter(Goal wanted, std::uint64_t current_life, Done action, EventLoop& loop)
         : goal(wanted), life(current_life), done(std::move(action)), timer(loop) {}
@@ -137,10 +147,13 @@ class Agent {
   HealthMonitor::Findings findings();
   void arm_backoff();
 
+  Outcome<> aggravate(QuarantineReason reason);
   void begin_quarantine();
+  void report_quarantine();
   void leave_quarantine();
   Event recovery_failed(const End& end);
-  void save_quarantine();
+  void count_retry(const std::string& why);
+  void save_rest(State state);
   void isolate();
   void keep_evidence(const std::string& processes, const std::string& missing);
   /// Ends what is frozen, then `event`. false: nothing is.
@@ -180,7 +193,8 @@ class Agent {
   bool automatic_ = false;                              // this start is kaid's own doing
   std::uint32_t restarts_ = 0;
   std::uint64_t ended_instance_ = 0;  // that ended while there was no control
-  std::uint64_t life_ = 0;            // counts instances
+  std::uint64_t stops_ = 0;
+  std::uint64_t life_ = 0;  // counts instances
   std::optional<Event> follow_up_;
   std::int64_t start_asked_at_ = 0, up_since_ = 0;  // monotonic ms
   std::unique_ptr<OutputPipes> output_;
@@ -188,7 +202,7 @@ class Agent {
   std::vector<std::string> last_degraded_;
   std::unique_ptr<Instance> instance_;
   std::unique_ptr<HealthMonitor> health_;
-  Timer backoff_timer_;
+  Timer backoff_timer_, retry_timer_;
   Backoff backoff_;
   std::list<Waiter> waiters_;
 };

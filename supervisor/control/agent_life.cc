@@ -81,7 +81,12 @@ void Agent::adopt(KeeperClient::Adoption adoption) {
   }
   instance_ = std::make_unique<Instance>(environment_.loop, environment_.keeper, **sandbox, std::move(adoption),
                                          known_key(found.instance()), denials_, instance_handlers());
-  if (isolated && !found.frozen()) isolate();
+  if (!isolated && found.frozen()) {
+    // Nobody knows why any more; it does not run on.
+    static_cast<void>(quarantine(
+        {QuarantineType::kManual, Severity::kHigh, "it was found frozen, and why could not be recorded", iso_now()}));
+  }
+  if (isolated && !quarantine_->evidence.empty() && (!found.frozen() || policy().quarantine.kill)) isolate();
 }
 
 /// nullopt: the control before did not come to write it down.
@@ -108,12 +113,16 @@ void Agent::adopt_ended(const keeper::Adoptable& found, const PreparedSandbox* s
 }
 
 void Agent::on_resumed(klp::Resume::Phase phase) {
+  // The control before died between its quarantine and the frost: this word was on its way.
+  if (state_ == State::kQuarantined) return;
   environment_.log.write(
       LogLevel::kInfo, row_.id, "kai.adopted",
       "it ran on while kaid's control was started again; requests under way were failed as retryable",
       {{"pid", instance_->pid()}, {"uptimeMs", monotonic_ms() - up_since_}});
   if (phase == klp::Resume::STOPPING) {
     state_ = State::kStopping;
+    // A restart, or one that ends by itself.
+    if (row_.desired == Desired::kRunning) follow_up_ = Event::kStart;
   } else if (phase == klp::Resume::SERVING) {
     state_ = State::kRunning;
     health_ = std::make_unique<HealthMonitor>(environment_.loop, *instance_, policy().health, findings());
@@ -142,7 +151,7 @@ void Agent::on_activated() {
          {{"version", row_.active.version},
           {"pid", instance_->pid()},
           {"setupUs", instance_->setup_us()},
-          {"publicKey", key}});
+          {key.empty() ? "crypto" : "publicKey", key.empty() ? "none" : key}});
   log_layers(environment_.log, row_.id, *instance_);
   for (const std::string& layer : instance_->degraded()) {
     const std::array fields = {LogField("layer", layer)};
@@ -151,6 +160,9 @@ void Agent::on_activated() {
 }
 
 void Agent::on_started() {
+  // Adopted in the middle of its start, and not wanted by now.
+  if (state_ == State::kStopping) return instance_->stop(policy().deadlines.stop);
+  if (state_ == State::kQuarantined) return;
   up_since_ = monotonic_ms();
   health_ = std::make_unique<HealthMonitor>(environment_.loop, *instance_, policy().health, findings());
   static_cast<void>(apply(Event::kReady));
@@ -159,7 +171,7 @@ void Agent::on_started() {
 HealthMonitor::Findings Agent::findings() {
   HealthMonitor::Findings findings;
   findings.warning = [this](const std::string& why) {
-    environment_.log.write(LogLevel::kWarn, row_.id, "kai.health", "it reports a warning: " + why);
+    environment_.log.write(LogLevel::kWarn, row_.id, "kai.health", "it reports that it is not well: " + why);
   };
   findings.healthy = [this] {
     environment_.log.write(LogLevel::kInfo, row_.id, "kai.health", "it reports that it is healthy again");
@@ -177,7 +189,7 @@ void Agent::too_many_denials(bool mostly_limits) {
                                   (mostly_limits ? ", mostly by its limits" : "");
   // Denials come out of the instance's own handlers, which may not lose it.
   environment_.loop.defer([this, alive = std::weak_ptr(alive_), description, mostly_limits] {
-    if (alive.expired() || !instance_) return;
+    if (alive.expired()) return;  // whether it has ended meanwhile changes nothing
     static_cast<void>(quarantine({mostly_limits ? QuarantineType::kResourceAbuse : QuarantineType::kSecurityViolation,
                                   Severity::kHigh, description, iso_now()}));
   });
@@ -189,9 +201,9 @@ void Agent::on_ended(const End& end) {
   if (state_ != State::kQuarantined) {
     last_end_ = end;
     row_.last_end = to_json(end);
-    check(
-        environment_.registry.set_last_end(row_.id, row_.last_end, instance_ ? instance_->number() : ended_instance_));
+    check(environment_.registry.set_last_end(row_.id, row_.last_end));
   }
+  const std::uint64_t ended = instance_ ? instance_->number() : ended_instance_;
   if (output_) output_->finish();
   denials_.finish();
   if (instance_ && instance_->channel() != nullptr) {
@@ -209,6 +221,8 @@ void Agent::on_ended(const End& end) {
   instance_.reset();
   static_cast<void>(apply(event));
   up_since_ = 0;
+  // Last: until then the next control is told of this end once more.
+  check(environment_.registry.set_ended_instance(row_.id, ended));
 }
 
 Event Agent::condemn(QuarantineType type, Severity severity, const std::string& description) {

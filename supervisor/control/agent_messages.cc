@@ -77,8 +77,14 @@ std::optional<Failure> Agent::not_served(const std::string& capability) const {
                   "See 'kaictl quarantine show " + row_.id + "'");
   }
   if (state_ != State::kRunning) {
-    return failed("NOT_RUNNING", "agent '" + row_.id + "' is " + std::string(to_string(state_)),
-                  "Start it: kaictl start " + row_.id);
+    Failure failure = failed("NOT_RUNNING", "agent '" + row_.id + "' is " + std::string(to_string(state_)),
+                             "Start it: kaictl start " + row_.id);
+    // kaid itself is about to start it.
+    if (state_ == State::kStarting || state_ == State::kBackoff || follow_up_ == Event::kStart) {
+      failure.retryable = true;
+      failure.hint = "Try again in a moment; see 'kaictl status " + row_.id + "'";
+    }
+    return failure;
   }
   if (manifest_.runtime.protocol == Protocol::kNone) {
     return failed("UNKNOWN_CAPABILITY", "agent '" + row_.id + "' takes no messages: its runtime.protocol is none");
@@ -133,7 +139,10 @@ void Agent::note_answer(const klp::Message& request, const Outcome<klp::Message>
   failed.set_from(row_.id);
   failed.set_to(request.from());
   failed.set_type(klp::ERROR);
-  record_message("error", failed, outcome.error().code);
+  // The agent's own error is its answer; where kaid had to answer in its place, nothing was sent.
+  const bool of_agent = outcome.error().from == row_.id;
+  if (of_agent) ++sent_;
+  record_message(of_agent ? "message_sent" : "error", failed, outcome.error().code);
 }
 
 void Agent::answer(const klp::Message& request, klp::Message response) {

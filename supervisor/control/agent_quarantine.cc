@@ -1,3 +1,4 @@
+#include "base/fault_point.h"
 #include "base/text.h"
 #include "base/unix.h"
 #include "supervisor/control/agent.h"
@@ -6,10 +7,25 @@
 namespace kai {
 
 Outcome<> Agent::quarantine(QuarantineReason reason) {
+  if (state_ == State::kQuarantined) return aggravate(std::move(reason));
   pending_quarantine_ = std::move(reason);
   auto taken = apply(Event::kQuarantine);
   pending_quarantine_.reset();
   return taken;
+}
+
+/// A second reason counts where it weighs more than the first.
+Outcome<> Agent::aggravate(QuarantineReason reason) {
+  if (reason.severity <= quarantine_->reason.severity) {
+    return refuse("CONFLICT", "agent '" + row_.id + "' is quarantined already: " + quarantine_->reason.description,
+                  "See 'kaictl quarantine show " + row_.id + "'; a higher --severity would replace its reason");
+  }
+  quarantine_->max_retries = max_retries(policy().quarantine, reason.severity);
+  quarantine_->reason = std::move(reason);
+  report_quarantine();
+  environment_.audit.flush();
+  save_rest(State::kQuarantined);
+  return {};
 }
 
 Outcome<> Agent::recover(bool force) {
@@ -38,13 +54,30 @@ bool Agent::end_isolated(Event event) {
 }
 
 void Agent::begin_quarantine() {
-  if (quarantine_) return;  // a recovery that failed: the record goes on
+  if (quarantine_) {  // a recovery that failed: the record goes on
+    if (std::exchange(recovering_, false)) count_retry(pending_quarantine_ ? pending_quarantine_->description : "");
+    return save_rest(State::kQuarantined);
+  }
   QuarantineRecord record;
   record.reason = pending_quarantine_.value_or(QuarantineReason{});
   record.quarantined_at = iso_now();
   record.max_retries = max_retries(policy().quarantine, record.reason.severity);
   quarantine_ = std::move(record);
-  save_quarantine();
+  // The one transition that is an effect before it is recorded: interrupted in between, it has to hold. Until evidence
+  // is kept the quarantine is unfinished, and the next control records it again.
+  fault_point("before registry");
+  save_rest(State::kQuarantined);
+  report_quarantine();
+}
+
+/// Of the control before, which did not come to its end.
+void Agent::finish_quarantine() {
+  if (state_ != State::kQuarantined || !quarantine_->evidence.empty()) return;
+  report_quarantine();
+  isolate();
+}
+
+void Agent::report_quarantine() {
   report(LogLevel::kError, "quarantined",
          quarantine_->reason.description + "; see 'kaictl quarantine show " + row_.id + "'",
          {{"type", to_string(quarantine_->reason.type)},
@@ -52,30 +85,29 @@ void Agent::begin_quarantine() {
           {"maxRetries", quarantine_->max_retries}});
 }
 
-void Agent::save_quarantine() {
-  row_.quarantine = quarantine_ ? to_json(*quarantine_, row_.id) : "";
-  check(environment_.registry.set_quarantine(row_.id, row_.quarantine));
-}
-
 /// It was started anew and serves: only now is it out of quarantine.
 void Agent::leave_quarantine() {
   recovering_ = false;
   const std::uint32_t retries = quarantine_ ? quarantine_->retry_count : 0;
   quarantine_.reset();
-  save_quarantine();
-  row_.state = to_string(State::kStopped);
-  check(environment_.registry.set_state(row_.id, row_.state));
   report(LogLevel::kInfo, "recovered", "it was started anew and is out of quarantine",
          {{"retryCount", retries}, {"forced", forced_}});
+  environment_.audit.flush();
+  row_.state = kActive;
+  row_.quarantine.clear();
+  check(environment_.registry.set_quarantine(row_.id, row_.state, row_.quarantine));
 }
 
 Event Agent::recovery_failed(const End& end) {
   // That an operator stopped it says nothing about it.
-  if (state_ != State::kStopping) ++quarantine_->retry_count;
-  save_quarantine();
-  report(LogLevel::kError, "error", "its recovery failed, it stays quarantined: " + end.message,
-         {{"retryCount", quarantine_->retry_count}, {"maxRetries", quarantine_->max_retries}});
+  if (state_ != State::kStopping) count_retry(end.message);
   return Event::kCondemned;
+}
+
+void Agent::count_retry(const std::string& why) {
+  ++quarantine_->retry_count;
+  report(LogLevel::kError, "error", "its recovery failed, it stays quarantined: " + why,
+         {{"retryCount", quarantine_->retry_count}, {"maxRetries", quarantine_->max_retries}, {"forced", forced_}});
 }
 
 // Stopped where it stands, looked at, and then kept so or ended, as policy says. Its network is its own loopback, and
@@ -83,6 +115,7 @@ Event Agent::recovery_failed(const End& end) {
 void Agent::isolate() {
   const auto health = std::move(health_);
   if (!instance_) return keep_evidence({}, {});
+  if (follow_up_ == Event::kTerminate) return instance_->kill();
   if (instance_->channel() != nullptr) {
     instance_->channel()->fail_all(
         {"QUARANTINED", "agent '" + row_.id + "' was quarantined before it answered", {}, {}, false});
@@ -120,7 +153,7 @@ void Agent::keep_evidence(const std::string& processes, const std::string& missi
                            check(*written);
                            if (!*written) return;
                            quarantine_->evidence = name;
-                           save_quarantine();
+                           save_rest(State::kQuarantined);
                          });
 }
 

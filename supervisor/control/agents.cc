@@ -1,6 +1,7 @@
 #include "supervisor/control/agents.h"
 
 #include <algorithm>
+#include <array>
 
 #include "base/text.h"
 #include "supervisor/control/audit_log.h"
@@ -23,6 +24,7 @@ Result<> Agents::load() {
   for (RegisteredAgent& row : *rows) {
     ManifestResult parsed = parse_manifest(row.active.manifest_json);
     const std::string id = row.id;
+    environment_.keeper.skip_to(row.ended_instance);
     if (!parsed.manifest) {
       const auto& first = parsed.errors.front();
       environment_.log.write(LogLevel::kError, id, "error",
@@ -40,6 +42,7 @@ void Agents::adopt(std::vector<KeeperClient::Adoption> adoptions) {
   std::stable_partition(adoptions.begin(), adoptions.end(),
                         [](const KeeperClient::Adoption& adoption) { return !adoption.instance.has_exited(); });
   for (KeeperClient::Adoption& adoption : adoptions) {
+    environment_.keeper.skip_to(adoption.instance.instance());
     const std::string id = adoption.instance.agent_id();
     Agent* const agent = find(id);
     const bool ended = adoption.instance.has_exited();
@@ -57,10 +60,11 @@ void Agents::adopt(std::vector<KeeperClient::Adoption> adoptions) {
   }
 }
 
-void Agents::start_desired() {
+void Agents::start_desired(bool again) {
   for (const auto& [id, agent] : agents_) {
+    agent->finish_quarantine();
     const bool wanted = agent->row().desired == Desired::kRunning && agent->state() != State::kQuarantined;
-    if (wanted && agent->idle()) start_at_boot(id);
+    if (wanted && agent->idle() && (!again || agent->was_active())) start_at_boot(id);
   }
 }
 
@@ -152,19 +156,21 @@ Outcome<> Agents::may_unregister(const std::string& id) {
   if (agent == nullptr) return tl::unexpected(not_registered(id));
   const Transition decided = transition(agent->state(), Event::kUnregister);
   if (!decided.refused.empty()) {
-    return refuse(std::string(decided.refused), "agent '" + id + "' is " + std::string(to_string(agent->state())),
-                  "Stop it first: kaictl stop " + id);
+    return refuse(
+        std::string(decided.refused), "agent '" + id + "' is " + std::string(to_string(agent->state())),
+        (agent->quarantined() ? "Terminate it first: kaictl terminate " : "Stop it first: kaictl stop ") + id);
   }
   return {};
 }
 
-Outcome<> Agents::unregister(const std::string& id) {
+Outcome<> Agents::unregister(const std::string& id, std::uint32_t uid) {
   if (auto may = may_unregister(id); !may) return may;
   const auto removed = environment_.registry.remove(id);
   if (!removed) return refuse("INTERNAL", "the registry could not be written: " + removed.error().message());
   agents_.erase(id);
-  environment_.log.write(LogLevel::kInfo, id, "kai.unregistered", "");
-  environment_.audit.append(id, "kai.unregistered");
+  environment_.log.write(LogLevel::kInfo, id, "kai.unregistered", "its registration and its data are gone");
+  const std::array fields = {LogField("operatorUid", uid)};
+  environment_.audit.append(id, "kai.unregistered", fields_json({}, fields));
   return {};
 }
 

@@ -23,7 +23,8 @@ class Agents {
   /// Which agent depends on which.
   [[nodiscard]] DependencyGraph dependencies() const;
   /// Starts those that are desired running, not quarantined and not running already, each behind what it depends on.
-  void start_desired();
+  /// `again`: kaid went on while control was started again: what had come to rest by itself stays there.
+  void start_desired(bool again);
   /// Stops all, keeping `desired`; `done` is called when none runs any more.
   void shut_down(std::function<void()> done);
 
@@ -37,7 +38,7 @@ class Agents {
   /// A new agent, or a new active version of one that is idle.
   Result<Agent*> put(const Manifest& manifest, const RegisteredVersion& version);
   /// CONFLICT while it runs, NOT_FOUND.
-  Outcome<> unregister(const std::string& id);
+  Outcome<> unregister(const std::string& id, std::uint32_t uid);
   [[nodiscard]] Outcome<> may_unregister(const std::string& id);
 
  private:

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "audit/record.h"
+#include "base/fault_point.h"
 #include "base/text.h"
 #include "supervisor/control/audit_store.h"
 
@@ -129,7 +130,9 @@ Result<std::uint64_t> StoredAudit::next_agent_seq(std::string_view agent) {
 
 void StoredAudit::append(std::string_view agent, std::string_view event, std::string_view metadata_json) {
   if (agent.empty()) agent = "kaid";
-  if (pending_.size() >= kMaxPending || pending_bytes_ >= kMaxPendingBytes) {
+  // Half is for what happens to agents: messages under way when the disk filled up may not push it out.
+  const std::size_t share = event.starts_with("message_") ? 2 : 1;
+  if (pending_.size() >= kMaxPending / share || pending_bytes_ >= kMaxPendingBytes / share) {
     ++lost_;
     return;
   }
@@ -169,7 +172,9 @@ void StoredAudit::flush() {
 /// One transaction for all of the round; with the checkpoint, if one is due.
 Result<> StoredAudit::write() {
   const bool seal = seal_wanted_ && !syncing_;
+  fault_point("before commit");
   if (auto written = store_->write(pending_, seal); !written) return written;
+  fault_point("after commit");
   const std::deque<NewRecord> written = std::exchange(pending_, {});
   pending_bytes_ = 0;
   if (seal) {

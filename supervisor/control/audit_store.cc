@@ -149,6 +149,9 @@ Result<std::string> AuditStore::begin_rotation() {
   if (!file) return errno_failure("make the new key", path);
   if (auto written = write_all(file.get(), next.text() + "\n"); !written) return tl::unexpected(written.error());
   if (fsync(file.get()) < 0) return errno_failure("fsync", path);
+  // The record that names the key may not outlive it.
+  const Fd directory(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory || fsync(directory.get()) < 0) return errno_failure("fsync", directory_);
   return audit::format_rotation(public_key().text(), next.public_key().text());
 }
 

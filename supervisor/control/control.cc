@@ -57,7 +57,7 @@ Result<> Control::start() {
   ready.mutable_ready();
   environment_.keeper.request(std::move(ready), {}, nullptr);
   agents_.adopt(std::exchange(adoptions_, {}));
-  agents_.start_desired();
+  agents_.start_desired(environment_.hello.again());
   return {};
 }
 
@@ -70,6 +70,12 @@ void Control::announce(const std::string& path) {
                           {"agents", agents_.all().size()},
                           {"policies", environment_.policies.all().policies.size()},
                           {"socket", path}});
+  if (hello.again()) {
+    environment_.log.write(LogLevel::kWarn, "", "kai.restarted",
+                           "kaid's control had ended and was started again; agents went on meanwhile",
+                           {{"adopted", adoptions_.size()}});
+    environment_.audit.append("", "error", R"({"message":"kaid's control had ended and was started again"})");
+  }
   const std::array loaded = {LogField("policies", environment_.policies.all().policies.size())};
   environment_.audit.append("", "kai.policy_loaded", fields_json({}, loaded));
   for (const std::string& warning : environment_.policies.all().warnings) {

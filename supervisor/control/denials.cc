@@ -72,6 +72,12 @@ DenialLog::DenialLog(EventLoop& loop, Log& log, AuditLog& audit, std::string age
       budget_(kLinesPerSecond, monotonic_ms()),
       report_timer_(loop) {}
 
+void DenialLog::use(PolicyRef policy) {
+  policy_ = std::move(policy);
+  window_count_ = window_limits_ = 0;
+  window_began_ = monotonic_ms();
+}
+
 void DenialLog::write(const Denial& denial) {
   note(1 + denial.more, denial.kind);
   if (budget_.take(monotonic_ms())) return tell(denial);

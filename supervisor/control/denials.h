@@ -45,7 +45,8 @@ class DenialLog {
   /// `threshold` is called when the policy's quarantine.denials were met within quarantine.denialWindow, once a window.
   DenialLog(EventLoop& loop, Log& log, AuditLog& audit, std::string agent, Threshold threshold = nullptr);
 
-  void use(PolicyRef policy) { policy_ = std::move(policy); }
+  /// A new life begins, under this policy: its denials are counted anew.
+  void use(PolicyRef policy);
   void write(const Denial& denial);
   /// Takes a line ahead, for a denial that something has to be asked about first. false: count() it instead.
   [[nodiscard]] bool reserve() { return budget_.take(monotonic_ms()); }

@@ -89,7 +89,9 @@ std::string to_json(const End& end) {
   return json + '}';
 }
 
-End classify(const EndFacts& facts) {
+namespace {
+
+End classify_whole(const EndFacts& facts) {
   if (facts.setup) return setup_end(*facts.setup);
   const bool signaled = facts.runner ? facts.runner->signaled() : facts.tree.signaled();
   const int code = facts.runner ? facts.runner->code() : facts.tree.code();
@@ -132,6 +134,16 @@ End classify(const EndFacts& facts) {
                                  " processes refused it " + std::to_string(facts.tree.pids_refused()) + " more");
   }
   return end(signaled ? Cause::kSignal : Cause::kExit, describe(signaled, code));
+}
+
+}  // namespace
+
+// What an agent says of itself is part of it, and the sentence goes to others: whoever waits for its answer, too.
+End classify(const EndFacts& facts) {
+  constexpr std::size_t kMaxMessageBytes = 2048;
+  End end = classify_whole(facts);
+  end.message.resize(clip_utf8(end.message, kMaxMessageBytes).size());
+  return end;
 }
 
 }  // namespace kai

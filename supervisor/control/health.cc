@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kMaxErrors = 32;
 constexpr std::size_t kMaxTextBytes = 4096;
+constexpr std::size_t kMaxWhyBytes = 256;  // in a line of the log
 // A shorter time says too little about cpu usage.
 constexpr std::int64_t kShortestMeasureMs = 500;
 
@@ -92,7 +93,8 @@ void HealthMonitor::judge_report() {
   std::string why = "no error is named";
   if (last_report_->errors_size() > 0) {
     const klp::ErrorSummary& last = last_report_->errors(last_report_->errors_size() - 1);
-    why = last.type() + " (" + std::to_string(last.count()) + " times): " + last.message().substr(0, kMaxTextBytes);
+    why = std::string(clip_utf8(last.type(), kMaxWhyBytes)) + " (" + std::to_string(last.count()) +
+          " times): " + std::string(clip_utf8(last.message(), kMaxWhyBytes));
   }
   const bool bad = status == klp::HealthReport::WARNING || status == klp::HealthReport::CRITICAL;
   if (bad && !std::exchange(warned_, true)) findings_.warning(why);

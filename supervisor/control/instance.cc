@@ -183,7 +183,7 @@ KlpChannel::Handlers Instance::channel_handlers() {
             facts_.start_failed = failed;
             hello_timer_.stop();
             start_timer_.stop();
-            kill_timer_.start(kLinger, [this] { kill_tree(); });
+            if (!isolated_) kill_timer_.start(kLinger, [this] { kill_tree(); });
           },
       .message =
           [this](klp::Message&& message) {
@@ -199,7 +199,7 @@ KlpChannel::Handlers Instance::channel_handlers() {
             check_progress();
             hello_timer_.stop();
             start_timer_.stop();
-            kill_timer_.start(kLinger, [this] { kill_tree(); });
+            if (!isolated_) kill_timer_.start(kLinger, [this] { kill_tree(); });
           },
       .closed = [this](const std::string& why, bool by_peer) { on_channel_closed(why, by_peer); },
       .rejected = [this](const klp::Message& message, const Failure& failure) { on_rejected(message, failure); },
@@ -216,6 +216,7 @@ void Instance::arm_hello_deadline() {
 }
 
 void Instance::on_resumed(const klp::Resume& resume) {
+  if (isolated_) return;
   if (resume.runner_spoke() || !runner_protocol_ || resume.phase() != klp::Resume::STARTING) hello_timer_.stop();
   if (resume.phase() == klp::Resume::STARTING) {
     start_timer_.start(deadlines_.start, [this] {
@@ -240,7 +241,7 @@ void Instance::on_accepted() {
 
 // The keeper's answer and the host's words come by two ways: their order says nothing.
 void Instance::check_progress() {
-  if (over_ || facts_.stop_requested) return;
+  if (over_ || isolated_ || facts_.stop_requested) return;
   if (spawned_ && accepted_ && !activated_) {
     activated_ = true;
     handlers_.activated();

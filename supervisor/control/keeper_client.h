@@ -1,6 +1,7 @@
 // Control's side of the connection to the keeper (proto/keeper.proto): requests answered by id, and events.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -56,6 +57,8 @@ class KeeperClient {
   /// A number for Spawn.instance that was never used before, by an earlier control either. Nothing is called after
   /// forget().
   std::uint64_t new_instance(InstanceEvents events);
+  /// Numbers up to this one were used: a clock that was set back brings none again.
+  void skip_to(std::uint64_t instance) { last_instance_ = std::max(last_instance_, instance); }
   /// The same for one that is adopted.
   void adopt(std::uint64_t instance, InstanceEvents events) { instances_.emplace(instance, std::move(events)); }
   /// SIGKILL to the tree of an instance.

@@ -248,8 +248,10 @@ void KlpChannel::reply_error(const klp::Message& request, const Failure& failure
   message.set_correlation_id(request.id());
   message.set_timestamp(iso_now());
   message.mutable_error()->set_code(failure.code);
-  message.mutable_error()->set_message(failure.message);
-  message.mutable_error()->set_details_json(failure.details_json);
+  // What another agent said of its failure may be as long as its frame; here it has to fit beside nothing at all.
+  constexpr std::size_t kMaxErrorBytes = 256 << 10;
+  message.mutable_error()->set_message(std::string(clip_utf8(failure.message, kMaxErrorBytes)));
+  if (failure.details_json.size() <= kMaxErrorBytes) message.mutable_error()->set_details_json(failure.details_json);
   message.mutable_error()->set_retryable(failure.retryable);
   send_message(message);
 }

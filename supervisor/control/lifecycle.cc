@@ -64,7 +64,7 @@ constexpr Row kStopping = {
     to(State::kStopping, Effect::kThenStop),
     to(State::kStopping, Effect::kThenTerminate),
     refused(State::kStopping, "CONFLICT"),
-    to(State::kQuarantined, Effect::kThenStop, Effect::kIsolate),
+    to(State::kQuarantined, Effect::kIsolate),
     refused(State::kStopping, "CONFLICT"),
     to(State::kStopping),  // the word that it is started crossed the stop
     to(State::kStopped, Effect::kFollowUp),

@@ -5,6 +5,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 
 #include <google/protobuf/stubs/logging.h>
 
@@ -60,6 +61,8 @@ int run() {
 
   Policies policies(!hello->root());
   if (auto taken = policies.take(greeting->policies); !taken) return give_up("the policies", taken.error());
+  // Who waits in it (a name that does not resolve, a long verification) must not keep the audit from the disk.
+  setenv("UV_THREADPOOL_SIZE", "12", 0);
   EventLoop loop;
   auto audit = AuditLog::open(loop, **log, hello->state_dir() + "/audit");
   if (!audit) return give_up("the audit cannot be opened", audit.error());

@@ -147,7 +147,6 @@ Result<> StagedPackage::add_file(const std::string& path, std::string_view bytes
   return {};
 }
 
-/// The path of the entry that `path` leads to, through symlinks, without asking the file system. nullopt: to nothing.
 std::optional<std::string> StagedPackage::resolve(std::string_view path) const {
   std::deque<std::string> ahead;  // components still to go
   const auto prepend = [&ahead](std::string_view text) {

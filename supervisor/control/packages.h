@@ -60,6 +60,9 @@ class StagedPackage {
   /// A small file of the package, through symlinks that are inside it. nullopt: there is no such file.
   Result<std::optional<std::string>> read(std::string_view path, std::size_t limit) const;
 
+  /// The path of the entry that `path` leads to, through symlinks, without asking the file system. nullopt: to nothing.
+  [[nodiscard]] std::optional<std::string> resolve(std::string_view path) const;
+
   /// Whether node_modules/NAME is there and is a module (it has a package.json).
   [[nodiscard]] bool has_module(std::string_view name) const;
   /// "version" of node_modules/NAME/package.json. nullopt: no such module. An error: no JSON, or no version in it.
@@ -69,7 +72,6 @@ class StagedPackage {
   friend class PackageStore;
   StagedPackage() = default;
   void discard();
-  [[nodiscard]] std::optional<std::string> resolve(std::string_view path) const;
 
   Fd store_;          // of STATE/packages, own duplicate
   std::string name_;  // .staging-XXXX in there; empty: sealed or moved from
@@ -109,8 +111,9 @@ struct PackageFindings {
   std::vector<ManifestError> warnings;  ///< of dependencies that are not required
 };
 /// What the manifest says about the package's content, held against the content: `entry` is a regular file that no
-/// symlink stands before and, for exec, executable (/entry); each dependency of type module of a node agent is in
-/// node_modules at a version within its range (/dependencies/N), which is one (/dependencies/N/version).
+/// symlink stands before and, for exec, executable (/entry); each dependency of type module is there at a version
+/// within its range (/dependencies/N), which is one (/dependencies/N/version): of a node agent in node_modules, of a
+/// Python agent where its Python imports from.
 PackageFindings check_package(const StagedPackage& package, const Manifest& manifest);
 
 }  // namespace kai

@@ -1,12 +1,17 @@
+#include <optional>
+
 #include "base/text.h"
 #include "policies/versions/npm_range.h"
+#include "policies/versions/pep440.h"
 #include "supervisor/control/packages.h"
+#include "supervisor/control/python_modules.h"
 
 namespace kai {
 namespace {
 
-/// Comes with the runtime, not with the package (contracts.md).
-constexpr std::string_view kSdkModule = "@kai/agent";
+// They come with the runtime, not with the package (contracts.md).
+constexpr std::string_view kNodeSdkModule = "@kai/agent";
+constexpr std::string_view kPythonSdkModule = "kai";
 
 /// Why `entry` cannot be run from the package; empty: it can.
 std::string entry_fault(const PackageEntries& entries, const std::string& entry, RuntimeKind kind) {
@@ -29,37 +34,71 @@ std::string entry_fault(const PackageEntries& entries, const std::string& entry,
   return "";
 }
 
-/// What is wrong with the module in the package; empty: it is there, at a version within the range.
-std::string module_fault(const StagedPackage& package, const Dependency& dependency, const NpmRange& range) {
+/// What is wrong with a dependency.
+struct ModuleFault {
+  bool malformed = false;  // it is its version that is none
+  std::string message;
+};
+
+/// nullopt: the module is in node_modules, at a version within the range.
+std::optional<ModuleFault> node_module_fault(const StagedPackage& package, const Dependency& dependency) {
+  const auto range = NpmRange::parse(dependency.version);
+  if (!range) return ModuleFault{true, "is no range of npm's: " + escape_for_terminal(range.error().what)};
   const std::string name = escape_for_terminal(dependency.name);
   const auto found = package.module_version(dependency.name);
-  if (!found) return "the module " + name + " cannot be looked at: " + found.error().message();
+  if (!found) return ModuleFault{false, "the module " + name + " cannot be looked at: " + found.error().message()};
   if (!*found) {
-    return "the module " + name +
-           " is not in the package's node_modules; run npm ci in the package before registering it";
+    return ModuleFault{false, "the module " + name +
+                                  " is not in the package's node_modules; run npm ci in the package before "
+                                  "registering it"};
   }
   const auto version = NpmVersion::parse(**found);
-  if (version && range.has(*version)) return {};
-  return "the module " + name + " in the package's node_modules has version '" + escape_for_terminal(**found) +
-         "', which is not within " + escape_for_terminal(dependency.version) + "; run npm ci in the package";
+  if (version && range->has(*version)) return std::nullopt;
+  return ModuleFault{false, "the module " + name + " in the package's node_modules has version '" +
+                                escape_for_terminal(**found) + "', which is not within " +
+                                escape_for_terminal(dependency.version) + "; run npm ci in the package"};
 }
 
-/// Versions are npm's: only a node agent's modules are looked at.
+/// nullopt: the module is where the agent's Python imports from, at a version that the specifiers have. A version alone
+/// means exactly that one, * any.
+std::optional<ModuleFault> python_module_fault(const PythonModules& modules, const Dependency& dependency) {
+  const bool any = dependency.version == "*" || dependency.version.empty();
+  const auto exact = Pep440Version::parse(dependency.version);
+  const auto specifiers =
+      exact ? Pep440Specifiers::exactly(*exact) : Pep440Specifiers::parse(any ? "" : dependency.version);
+  if (!specifiers) return ModuleFault{true, escape_for_terminal(specifiers.error().what)};
+  const std::string name = escape_for_terminal(dependency.name);
+  const auto found = modules.versions(dependency.name);
+  if (!found) return ModuleFault{false, "the module " + name + " cannot be looked at: " + found.error().message()};
+  const std::string remedy = "; install it into the package (python3 -m pip install --target) before registering it";
+  if (found->empty()) {
+    return ModuleFault{false, "the module " + name + " is not in the package where its Python imports from (" +
+                                  modules.directories() + "): there is no .dist-info or .egg-info of it" + remedy};
+  }
+  for (const std::string& text : *found) {
+    const auto version = Pep440Version::parse(text);
+    if (any || (version && specifiers->has(*version))) continue;
+    return ModuleFault{false, "the module " + name + " in the package has version '" + escape_for_terminal(text) +
+                                  "', which is not within " + escape_for_terminal(dependency.version) + remedy};
+  }
+  return std::nullopt;
+}
+
+/// Only package managers that are known have versions that can be compared: npm's and Python's.
 void check_modules(const StagedPackage& package, const Manifest& manifest, PackageFindings& findings) {
-  if (manifest.runtime.kind != RuntimeKind::kNode) return;
+  const bool node = manifest.runtime.kind == RuntimeKind::kNode;
+  if (!node && manifest.runtime.kind != RuntimeKind::kPython) return;
+  std::optional<PythonModules> python;
+  if (!node) python.emplace(package, manifest);
   for (std::size_t at = 0; at < manifest.dependencies.size(); ++at) {
     const Dependency& dependency = manifest.dependencies[at];
-    if (dependency.type != DependencyType::kModule || dependency.name == kSdkModule) continue;
-    const std::string pointer = "/dependencies/" + std::to_string(at);
-    const auto range = NpmRange::parse(dependency.version);
-    if (!range) {
-      findings.errors.push_back(
-          {pointer + "/version", "is no range of npm's: " + escape_for_terminal(range.error().what)});
-      continue;
-    }
-    std::string fault = module_fault(package, dependency, *range);
-    if (fault.empty()) continue;
-    (dependency.required ? findings.errors : findings.warnings).push_back({pointer, std::move(fault)});
+    if (dependency.type != DependencyType::kModule) continue;
+    if (dependency.name == (node ? kNodeSdkModule : kPythonSdkModule)) continue;
+    auto fault = node ? node_module_fault(package, dependency) : python_module_fault(*python, dependency);
+    if (!fault) continue;
+    auto& list = dependency.required || fault->malformed ? findings.errors : findings.warnings;
+    list.push_back(
+        {"/dependencies/" + std::to_string(at) + (fault->malformed ? "/version" : ""), std::move(fault->message)});
   }
 }
 

@@ -261,22 +261,26 @@ Result<> Registry::set_state(const std::string& id, std::string_view state) {
   return update(id, "UPDATE agents SET state = ?2 WHERE id = ?1 AND state <> ?2", state);
 }
 
-Result<> Registry::set_last_end(const std::string& id, std::string_view json, std::uint64_t instance) {
-  {
-    auto statement = database_->prepare("UPDATE agents SET ended_instance = ?2 WHERE id = ?1");
-    if (!statement) return tl::unexpected(statement.error());
-    const auto number = static_cast<std::int64_t>(instance);
-    if (auto set = (*statement)->bind(1, id).bind(2, number).run(); !set) return set;
-  }
+Result<> Registry::set_last_end(const std::string& id, std::string_view json) {
   return update(id, "UPDATE agents SET last_end = ?2 WHERE id = ?1 AND last_end <> ?2", json);
+}
+
+Result<> Registry::set_ended_instance(const std::string& id, std::uint64_t instance) {
+  auto statement = database_->prepare("UPDATE agents SET ended_instance = ?2 WHERE id = ?1");
+  if (!statement) return tl::unexpected(statement.error());
+  return (*statement)->bind(1, id).bind(2, static_cast<std::int64_t>(instance)).run();
 }
 
 Result<> Registry::set_public_key(const std::string& id, std::string_view key) {
   return update(id, "UPDATE agents SET public_key = ?2 WHERE id = ?1 AND public_key <> ?2", key);
 }
 
-Result<> Registry::set_quarantine(const std::string& id, std::string_view json) {
-  return update(id, "UPDATE agents SET quarantine = ?2 WHERE id = ?1 AND quarantine <> ?2", json);
+Result<> Registry::set_quarantine(const std::string& id, std::string_view state, std::string_view json) {
+  auto statement = database_->prepare("UPDATE agents SET state = ?2, quarantine = ?3 WHERE id = ?1");
+  if (!statement) return tl::unexpected(statement.error());
+  if (auto updated = (*statement)->bind(1, id).bind(2, state).bind(3, json).run(); !updated) return updated;
+  unsynced_ = true;
+  return {};
 }
 
 /// An update that matches no row writes nothing at all: neither a page nor the write-ahead log.

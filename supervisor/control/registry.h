@@ -70,9 +70,12 @@ class Registry {
   // An agent that is not registered is an error in these.
   Result<> set_desired(const std::string& id, Desired desired);
   Result<> set_state(const std::string& id, std::string_view state);
-  Result<> set_last_end(const std::string& id, std::string_view json, std::uint64_t instance);
+  Result<> set_last_end(const std::string& id, std::string_view json);
+  /// The end of this one has had all of its consequences.
+  Result<> set_ended_instance(const std::string& id, std::uint64_t instance);
   Result<> set_public_key(const std::string& id, std::string_view key);
-  Result<> set_quarantine(const std::string& id, std::string_view json);
+  /// The state at rest and the quarantine, together.
+  Result<> set_quarantine(const std::string& id, std::string_view state, std::string_view json);
 
   /// Waits for the disk to have all that was written so far; does nothing when it has.
   Result<> sync();

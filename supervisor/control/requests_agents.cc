@@ -123,7 +123,7 @@ void handle_unregister(Operations& operations, const control::AgentRef& request,
   if (const auto may = operations.agents.may_unregister(request.id()); !may) return responder.fail(may.error());
   // Its id range may be another agent's next: what it kept goes before it does.
   drop_data(operations, request.id(), responder, [&operations, id = request.id(), responder] {
-    if (const auto gone = operations.agents.unregister(id); !gone) return responder.fail(gone.error());
+    if (const auto gone = operations.agents.unregister(id, responder.uid()); !gone) return responder.fail(gone.error());
     acknowledge(operations, responder, R"({"id":")" + id + R"(","status":"not_found"})");
   });
 }

@@ -139,9 +139,6 @@ class EventSession : public std::enable_shared_from_this<EventSession> {
 
 void handle_events(Operations& operations, const control::Events& request, const Responder& responder) {
   Environment& environment = operations.environment;
-  if (!request.id().empty() && operations.agents.find(request.id()) == nullptr) {
-    return responder.fail(not_registered(request.id()));
-  }
   environment.audit.flush();
   auto reader = AuditReader::open(environment.audit.head().directory);
   if (!reader) {
@@ -150,6 +147,11 @@ void handle_events(Operations& operations, const control::Events& request, const
                            "See what 'kaictl audit verify' says",
                            {},
                            false});
+  }
+  // One that was unregistered has its events still.
+  if (!request.id().empty() && operations.agents.find(request.id()) == nullptr) {
+    const auto last = (*reader)->last(request.id(), environment.audit.last_seq());
+    if (last && *last == 0) return responder.fail(not_registered(request.id()));
   }
   std::make_shared<EventSession>(environment, std::move(*reader), request, responder)->begin();
 }

@@ -37,8 +37,7 @@ std::chrono::milliseconds deadline_of(const klp::Message& message, const Agent& 
 
 }  // namespace
 
-Router::Router(EventLoop& loop, Log& log, Agents& agents)
-    : loop_(loop), log_(log), agents_(agents), loss_timer_(loop) {}
+Router::Router(EventLoop& loop, Log& log, Agents& agents) : log_(log), agents_(agents), loss_timer_(loop) {}
 
 void Router::route(Agent& sender, const klp::Message& message) {
   if (message.type() == klp::EVENT) return publish(sender, message);
@@ -94,6 +93,7 @@ void Router::publish(Agent& sender, const klp::Message& message) {
   if (!permits(sender.permissions(), "topic", topic, "write")) {
     return deny(sender, message, "{resource: topic, actions: [write]}");
   }
+  if (const auto refused = sender.unrecordable()) return sender.answer_error(message, *refused);
   sender.note_sent(message);
   for (const auto& [id, reader] : agents_.all()) {
     if (!permits(reader->permissions(), "topic", topic, "read")) continue;

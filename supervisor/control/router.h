@@ -27,7 +27,6 @@ class Router {
   void note_loss(const std::string& reader);
   void report_losses();
 
-  EventLoop& loop_;
   Log& log_;
   Agents& agents_;
   std::map<std::string, std::size_t, std::less<>> in_flight_;  // requests of each sender that are not answered yet

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "policies/versions/npm_range.h"
 #include "supervisor/control/dependencies.h"
 
 namespace kai {
@@ -29,6 +30,7 @@ StartPlan::StartPlan(Environment& environment, Agents& agents, std::string id, B
       done_(std::move(done)) {}
 
 void StartPlan::run() {
+  if (const Agent* agent = agents_.find(id_)) stops_ = agent->stops();
   auto order = start_order(agents_.dependencies(), {id_});
   if (!order) {
     return give_up({"CONFLICT",
@@ -60,6 +62,13 @@ void StartPlan::next() {
          "Register it first",
          {},
          true});
+  }
+  if (const std::string fault = version_fault(*agent); !fault.empty()) {
+    if (is_required(order_[at_])) {
+      return give_up(
+          {"UNAVAILABLE", "agent '" + id_ + "' is not started: " + fault, "Register a version that fits", {}, true});
+    }
+    warn(environment_, id_, fault);
   }
   if (agent->state() == State::kRunning && order_[at_] != id_) {
     ++at_;
@@ -98,7 +107,15 @@ void StartPlan::check_services(std::size_t dependency) {
 
 void StartPlan::start() {
   Agent* agent = current();
+  const Agent* wanted = agents_.find(id_);
+  if (wanted == nullptr || wanted->stops() != stops_) {
+    return give_up({"NOT_RUNNING", "agent '" + id_ + "' is not started: it was stopped meanwhile", {}, {}, false});
+  }
   if (by_ == By::kBoot) {
+    if (order_[at_] != id_ && agent->row().desired == Desired::kStopped) {
+      return waited(
+          refuse("NOT_RUNNING", "agent '" + order_[at_] + "' was stopped", "Start it: kaictl start " + order_[at_]));
+    }
     if (agent->idle()) agent->start_at_boot();
   } else if (const auto taken = agent->start(); !taken) {
     return waited(taken);
@@ -118,6 +135,23 @@ void StartPlan::waited(const Outcome<>& outcome) {
   if (!outcome) warn(environment_, id_, "it would like agent '" + id + "': " + outcome.error().message);
   ++at_;
   next();
+}
+
+/// Whether `needed` is a version that all who depend on it in this plan can use; the first who cannot is named.
+std::string StartPlan::version_fault(const Agent& needed) const {
+  const auto version = NpmVersion::parse(needed.row().active.version);
+  for (const std::string& id : order_) {
+    const Agent* agent = agents_.find(id);
+    if (agent == nullptr) continue;
+    for (const Dependency& each : agent->manifest().dependencies) {
+      if (each.type != DependencyType::kAgent || each.name != needed.row().id) continue;
+      const auto range = NpmRange::parse(each.version);
+      if (range && version && range->has(*version)) continue;
+      return "agent '" + id + "' depends on '" + each.name + "' " + each.version + ", registered is " +
+             needed.row().active.version;
+    }
+  }
+  return {};
 }
 
 /// By whoever of the plan depends on it.

@@ -30,6 +30,7 @@ class StartPlan : public std::enable_shared_from_this<StartPlan> {
   void waited(const Outcome<>& outcome);
   void give_up(Failure failure);
   [[nodiscard]] Agent* current();
+  [[nodiscard]] std::string version_fault(const Agent& needed) const;
   [[nodiscard]] bool is_required(const std::string& needed) const;
 
   Environment& environment_;
@@ -40,6 +41,7 @@ class StartPlan : public std::enable_shared_from_this<StartPlan> {
   Agent::Done done_;
   std::vector<std::string> order_;
   std::size_t at_ = 0;
+  std::uint64_t stops_ = 0;  // of the agent, when the plan began
   std::unique_ptr<ServiceProbe> probe_;
 };
 

@@ -71,7 +71,7 @@ Result<> run_tool(const char* program, std::vector<const char*> arguments, int d
   if (!null) return errno_failure("open", "/dev/null");
   arguments.push_back(nullptr);
   char* const empty[] = {nullptr};
-  if (environment == nullptr) environment = empty;
+  char* const* const given = environment == nullptr ? empty : environment;
   const pid_t keeper = getpid();
   // vfork: nothing of the keeper's memory is copied, and it waits until exec. Only calls that change nothing shared.
   const pid_t pid = vfork();
@@ -83,7 +83,7 @@ Result<> run_tool(const char* program, std::vector<const char*> arguments, int d
                        prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == keeper && fchdir(directory) == 0 &&
                        dup2(null.get(), 0) == 0 && dup2(words->second.get(), 1) == 1 &&
                        dup2(words->second.get(), 2) == 2;
-    if (ready) execve(program, const_cast<char* const*>(arguments.data()), environment);
+    if (ready) execve(program, const_cast<char* const*>(arguments.data()), given);
     _exit(127);
   }
   words->second.reset();
@@ -99,8 +99,7 @@ Result<> run_tool(const char* program, std::vector<const char*> arguments, int d
   }
   if (end->si_code == CLD_EXITED && end->si_status == 0) return {};
   if (end->si_code == CLD_EXITED && end->si_status == 127) {
-    return failure(std::string(program) + " cannot be run" +
-                   (environment == empty ? "; install the package e2fsprogs" : ""));
+    return failure(std::string(program) + " cannot be run" + (given == empty ? "; install the package e2fsprogs" : ""));
   }
   std::string why = said.value_or("");
   std::replace(why.begin(), why.end(), '\n', ' ');

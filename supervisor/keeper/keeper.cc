@@ -78,7 +78,8 @@ Result<Keeper> Keeper::create(Config config, Identity identity, Programs program
   Keeper keeper(std::move(config), identity, std::move(programs), std::move(*starters), std::move(cgroups),
                 std::move(policies), std::move(locks));
   if (auto done = keeper.prepare_loop(); !done) return tl::unexpected(done.error());
-  keeper.stores_ = identity.root && keeper.cgroups_.places().apart && keeper.service_manager_.keeps_descriptors();
+  keeper.stores_ = state != nullptr ? state->stored()
+                                    : keeper.cgroups_.places().apart && keeper.service_manager_.keeps_descriptors();
   keeper.to_unstore_.assign(useless.begin(), useless.end());
   keeper.store_soon();
   if (auto done = state != nullptr ? keeper.take_over(*state) : Result<>{}; !done) {

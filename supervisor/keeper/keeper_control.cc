@@ -65,6 +65,7 @@ Result<> Keeper::greet_control() {
   hello->set_socket_gid(identity_.control_gid);
   hello->set_config_path(config_.config_path);
   hello->set_keeper_pid(getpid());
+  hello->set_again(std::exchange(greeted_, true));
   hello->set_log_level(config_.log_level);
   const auto up =
       std::count_if(agents_.begin(), agents_.end(), [](const auto& entry) { return entry.second.adoptable(); });

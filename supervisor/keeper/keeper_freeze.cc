@@ -39,7 +39,8 @@ void Keeper::on_freeze(std::uint64_t id, const Freeze& freeze) {
 
 void Keeper::look_at_freezing(Agent& agent, Clock::time_point now) {
   std::array<char, 256> seen{};
-  (void)pread(agent.freezing->events.get(), seen.data(), seen.size(), 0);  // quiet until the next change
+  const ssize_t again = pread(agent.freezing->events.get(), seen.data(), seen.size(), 0);
+  static_cast<void>(again);  // quiet until the next change
   const std::uint64_t request = agent.freezing->request;
   if (agent.cgroup->frozen() == agent.frozen) {
     end_freezing(agent);

@@ -144,11 +144,13 @@ handover::Agent Keeper::state_of(const Agent& agent, Inheritance* inheritance) {
   kept.set_has_disk(agent.has_disk);
   kept.set_watchdog_kills(agent.watchdog_kills);
   kept.set_outlives_keeper(agent.outlives_keeper);
+  kept.set_stored(agent.stored);
   kept.set_orphan(agent.orphan);
   return kept;
 }
 
 Result<> Keeper::take_over(const handover::State& state) {
+  greeted_ = true;
   controls_ = state.controls();
   next_group_ = state.next_group();
   stored_states_ = state.stored_states();
@@ -176,6 +178,10 @@ Result<> Keeper::take_over(const handover::State& state) {
     kill(agent);
   }
   if (cgroups_.places().apart) end_unknown_groups();
+  for (auto next = agents_.begin(); next != agents_.end();) {
+    Agent& agent = (next++)->second;  // on_agent_exit releases it
+    if (agent.orphan && end_of(agent)) on_agent_exit(agent);
+  }
   return {};
 }
 
@@ -202,7 +208,7 @@ Result<> Keeper::take_over(const handover::Agent& kept) {
   agent.watchdog_kills = kept.watchdog_kills();
   agent.pid_namespace = pid_namespace(agent.pid);
   agent.outlives_keeper = kept.outlives_keeper();
-  agent.stored = agent.outlives_keeper;
+  agent.stored = kept.stored();
   agent.orphan = kept.orphan();
   if (auto done = watch(agent, agent.pidfd.get(), EPOLLIN); !done) return done;
   if (auto done = take_over_group(agent, kept); !done) return done;

@@ -64,6 +64,7 @@ handover::State Keeper::stored_state() const {
   state.clear_ending_children();
   state.clear_dying_groups();
   state.clear_notify_socket();
+  state.set_stored_states(stored_states_ + 1);
   auto* agents = state.mutable_agents();
   for (int at = 0; at < agents->size();) {
     const bool kept = agents_.at(agents->Get(at).told().instance()).stored && !agents->Get(at).untold();

@@ -83,8 +83,10 @@ Stored sort_stored(Descriptors stored) {
   if (const auto newest = newest_state(stored); newest != stored.end()) {
     if (auto state = read_state(newest->second)) {
       fill_in(*state, stored);
-      sorted.state = std::move(*state);
-      stored.erase(newest);
+      if (!state->agents().empty()) {
+        stored.erase(newest);
+        sorted.state = std::move(*state);
+      }
     }
   }
   for (const auto& [name, fd] : stored) {

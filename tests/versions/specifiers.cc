@@ -10,7 +10,10 @@ int main() {
     const std::size_t tab = line.find('\t');
     const auto specifiers = kai::Pep440Specifiers::parse(line.substr(0, tab));
     const auto version = kai::Pep440Version::parse(line.substr(tab + 1));
-    std::cout << (!specifiers ? "invalid" : !version ? "no version" : specifiers->has(*version) ? "yes" : "no") << '\t'
-              << (version ? version->text() : "") << '\n';
+    std::cout << (!specifiers                 ? "invalid"
+                  : !version                  ? "no version"
+                  : specifiers->has(*version) ? "yes"
+                                              : "no")
+              << '\t' << (version ? version->text() : "") << '\n';
   }
 }

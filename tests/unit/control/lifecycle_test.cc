@@ -64,7 +64,7 @@ const std::vector<Expected> kExpected = {
       "!CONFLICT", "-", "stopped", "backoff arm_backoff", "stopped", "quarantined isolate", "-"}},
     {State::kStopping,
      {"stopping then_start", "stopping then_stop", "stopping then_terminate", "!CONFLICT",
-      "quarantined then_stop isolate", "!CONFLICT", "stopping", "stopped follow_up", "stopped follow_up",
+      "quarantined isolate", "!CONFLICT", "stopping", "stopped follow_up", "stopped follow_up",
       "stopped follow_up", "quarantined isolate follow_up", "-"}},
     {State::kStopped,
      {"starting spawn", "stopped", "terminated", "stopped remove", "quarantined", "!CONFLICT", "-", "-", "-", "-", "-",

@@ -509,9 +509,104 @@ TEST_CASE("a module is in node_modules at a version within its range, or the reg
   CHECK(warnings[0].pointer == "/dependencies/2");
   CHECK(warnings[1].pointer == "/dependencies/8");
   has(warnings[1].message, "1.4.2");
-  manifest.runtime.kind = RuntimeKind::kPython;
-  manifest.entry = "main.py";
+  manifest.runtime.kind = RuntimeKind::kNative;
   CHECK(check_package(staged, manifest).errors.empty());
+}
+
+std::string metadata(const std::string& name, const std::string& version) {
+  return "Metadata-Version: 2.1\r\nName: " + name + "\r\nVersion: " + version + "\r\n\r\nVersion: 9\n";
+}
+
+struct PythonPackage {
+  Store store;
+  StagedPackage staged =
+      store.staged(package()
+                       .file("main.py")
+                       .file("src/main.py")
+                       .file("requests-2.31.0.dist-info/METADATA", metadata("requests", "2.31.0"))
+                       .file("Zope_Interface-5.0.egg-info/PKG-INFO", metadata("zope.interface", "5.0"))
+                       .file("distutils_made-1.0.egg-info", metadata("distutils-made", "1.0"))
+                       .file("beta-2.0rc1.dist-info/METADATA", metadata("beta", "2.0rc1"))
+                       .file("mute-1.0.dist-info/METADATA", "Name: mute\n\nVersion: 1.0\n")
+                       .file("torn-1.0.dist-info/METADATA", metadata("torn", "1.0"))
+                       .file("torn-2.0.dist-info/METADATA", metadata("torn", "2.0"))
+                       .file("liar-1.0.dist-info/METADATA", metadata("other", "1.0"))
+                       .file("huge-1.0.dist-info/METADATA", metadata("huge", "1.0") + std::string(2 << 20, ' '))
+                       .file("vendor/site-packages/deep-3.0.dist-info/METADATA", metadata("deep", "3.0"))
+                       .file("vendor/requests-1.0.dist-info/METADATA", metadata("requests", "1.0"))
+                       .symlink("lib", "vendor/site-packages")
+                       .symlink("linked-4.0.dist-info", "vendor/site-packages/deep-3.0.dist-info")
+                       .bytes());
+  Manifest manifest = manifest_of("main.py", RuntimeKind::kPython);
+
+  /// The one finding about a dependency; "pointer: message", or nothing.
+  std::string fault(const std::string& name, const std::string& version, bool required = true) {
+    manifest.dependencies = {dependency("db", "1", DependencyType::kService, true),
+                             dependency(name, version, DependencyType::kModule, required)};
+    const auto [errors, warnings] = check_package(staged, manifest);
+    CHECK(errors.size() + warnings.size() <= 1);
+    if (!errors.empty()) return "error " + errors[0].pointer + ": " + errors[0].message;
+    return warnings.empty() ? "" : "warning " + warnings[0].pointer + ": " + warnings[0].message;
+  }
+};
+
+TEST_CASE_FIXTURE(PythonPackage, "a Python module is there at a version that its specifiers have") {
+  CHECK(fault("requests", ">=2,<3").empty());
+  CHECK(fault("Requests", "2.31").empty());
+  CHECK(fault("requests", "*").empty());
+  CHECK(fault("zope-interface", "~=5.0").empty());
+  CHECK(fault("distutils.made", "==1.*").empty());
+  CHECK(fault("beta", "*").empty());
+  CHECK(fault("kai", "==7").empty());
+  has(fault("requests", ">=3"), "error /dependencies/1: the module requests in the package has version '2.31.0'");
+  has(fault("requests", "1.2.3"), "not within 1.2.3");
+  has(fault("beta", ">=1"), "'2.0rc1'");
+  has(fault("gone", "*"), "error /dependencies/1: the module gone is not in the package");
+  has(fault("gone", "*"), "(/agent)");
+  has(fault("gone", "*", false), "warning /dependencies/1: ");
+  has(fault("requests", "^2.0", false), "error /dependencies/1/version: '^2.0' is no version specifier");
+}
+
+TEST_CASE_FIXTURE(PythonPackage, "metadata that does not say what it should is no version") {
+  has(fault("mute", "*"), "does not say its Name and Version");
+  has(fault("torn", "<2"), "'2.0'");
+  CHECK(fault("torn", "<3").empty());
+  has(fault("liar", "*"), "is not in the package");
+  has(fault("other", "*"), "is not in the package");
+  has(fault("linked", "*"), "is not in the package");
+  has(fault("huge", "*"), "is larger than");
+  has(fault("../../etc/passwd", "*"), "is not in the package");
+}
+
+TEST_CASE_FIXTURE(PythonPackage, "Python imports from the entry's directory and the package's part of PYTHONPATH") {
+  has(fault("deep", "3.0"), "is not in the package");
+  manifest.runtime.env = {"PYTHONPATH=/usr/lib:/agentx:/agent/vendor:lib:../..:nowhere"};
+  CHECK(fault("deep", "3.0").empty());
+  CHECK(fault("requests", "2.31.0").empty());  // the first directory's
+  has(fault("gone", "1"), "(/agent, /agent/vendor, /agent/vendor/site-packages)");
+  manifest.entry = "src/main.py";
+  CHECK(fault("requests", "1.0").empty());
+  has(fault("gone", "1"), "(/agent/src, /agent/vendor, /agent/vendor/site-packages)");
+  manifest.runtime.env = {"PYTHONPATH=/agent/vendor:"};  // an empty one is the working directory
+  has(fault("gone", "1"), "(/agent/src, /agent/vendor, /agent)");
+}
+
+TEST_CASE("what is looked at of Python's modules is bounded") {
+  const Store store;
+  auto tar = package();
+  tar.file("main.py");
+  std::string path = "PYTHONPATH=";
+  for (int at = 0; at < 20; ++at) {
+    tar.directory("d" + std::to_string(at));
+    path += "d" + std::to_string(at) + ":";
+    tar.file("many-" + std::to_string(at) + ".dist-info/METADATA", metadata("many", "1"));
+  }
+  const auto staged = store.staged(tar.bytes());
+  Manifest manifest = manifest_of("main.py", RuntimeKind::kPython);
+  manifest.dependencies = {dependency("many", "*", DependencyType::kModule, true)};
+  has(check_package(staged, manifest).errors.at(0).message, "more than 16 times");
+  manifest.runtime.env = {path};
+  has(check_package(staged, manifest).errors.at(0).message, "more than 16 directories");
 }
 
 }  // namespace

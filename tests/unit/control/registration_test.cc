@@ -116,6 +116,37 @@ TEST_CASE("what is refused") {
   CHECK(document(f.call(list))["agents"].empty());
 }
 
+TEST_CASE("a Python agent's modules are in its package, or it is not registered") {
+  ControlFixture f;
+  auto manifest = manifest_of("py");
+  manifest["entry"] = "main.py";
+  manifest["runtime"] = {{"kind", "python"}};
+  const auto add = [&](const std::string& version, bool required) {
+    manifest["dependencies"] = {
+        {{"name", "Some.Module"}, {"version", version}, {"type", "module"}, {"required", required}}};
+    TarBuilder tar;
+    tar.file("manifest.json", manifest.dump()).file("main.py");
+    tar.file("some_module-1.4.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: some-module\nVersion: 1.4.2\n\n");
+    const Fd file = std::move(*sealed_memfd("tar", tar.bytes()));
+    return f.call(register_request(), {file.get()});
+  };
+  const auto wrong = add("~=1.5", true);
+  CHECK(code(wrong) == "INVALID");
+  CHECK(wrong.failed().message().find("'1.4.2'") != std::string::npos);
+  const auto errors = nlohmann::json::parse(wrong.failed().details_json())["errors"];
+  REQUIRE(errors.size() == 1);
+  CHECK(errors[0]["pointer"] == "/dependencies/0");
+  const auto malformed = add("^1.4", false);
+  CHECK(code(malformed) == "INVALID");
+  CHECK(malformed.failed().details_json().find("/dependencies/0/version") != std::string::npos);
+  const auto warned = add("1.4.3", false);
+  REQUIRE(warned.has_done());
+  std::string all;
+  for (const auto& warning : warned.done().warnings()) all += warning + "\n";
+  CHECK(all.find("/dependencies/0: the module Some.Module in the package has version '1.4.2'") != std::string::npos);
+  CHECK(add("~=1.4", true).has_done());
+}
+
 struct TypescriptFixture : ControlFixture {
   nlohmann::json manifest() {
     auto json = manifest_of("ts");

@@ -92,7 +92,7 @@ TEST_CASE("everything survives being closed and opened") {
     REQUIRE(registry.put("a", version("1.0.0")));
     REQUIRE(registry.set_desired("a", Desired::kRunning));
     REQUIRE(registry.set_state("a", "terminated"));
-    REQUIRE(registry.set_last_end("a", R"({"cause":"oom"})", 7));
+    REQUIRE(registry.set_last_end("a", R"({"cause":"oom"})"));
     REQUIRE(registry.sync());
   }
   struct stat status {};
@@ -143,7 +143,7 @@ TEST_CASE("what is not registered cannot be changed") {
   auto registry = open_registry(directory / "registry.db");
   CHECK_FALSE(registry.set_desired("nobody", Desired::kRunning));
   CHECK_FALSE(registry.set_state("nobody", "stopped"));
-  const auto end = registry.set_last_end("nobody", "{}", 1);
+  const auto end = registry.set_last_end("nobody", "{}");
   REQUIRE_FALSE(end);
   CHECK(end.error().message() == "agent nobody is not registered");
 }
@@ -176,7 +176,7 @@ TEST_CASE("text is data, never SQL") {
   auto registry = open_registry(directory / "registry.db");
   const std::string hostile = "x'; DROP TABLE agents; --\n\0y";
   REQUIRE(registry.put("a", {hostile, hostile, hostile, hostile, 1}));
-  REQUIRE(registry.set_last_end("a", hostile, 1));
+  REQUIRE(registry.set_last_end("a", hostile));
   const auto agent = registry.get("a").value();
   REQUIRE(agent);
   CHECK(agent->active.manifest_json == hostile);
