@@ -276,7 +276,7 @@ class Keeper {
   ControlProcess control_;
   std::uint32_t controls_ = 0;  // how many there have been
   bool control_ready_ = false;
-  bool greeted_ = false;  // a control of this keeper, or of the one whose place it took
+  bool greeted_ = false;          // a control of this keeper, or of the one whose place it took
   std::deque<Outgoing> replies_;  // that the channel had no room for
   std::deque<ControlDeath> control_deaths_;
   bool control_ended_here_ = false;  // by end_control
