@@ -67,7 +67,7 @@ struct KeyParts {
 
 /// "NAME+HASH+BASE64" of either kind of key.
 Result<KeyParts> parse_key(std::string_view text, const char* what) {
-  const auto wrong = [what](const char* why) { return failure(std::string("read the ") + what, why); };
+  const auto wrong = [what](const char* why) { return failure(std::string("the ") + what + " cannot be read:", why); };
   const std::size_t first = text.find('+');
   const std::size_t second = first == std::string_view::npos ? first : text.find('+', first + 1);
   if (second == std::string_view::npos || text.size() > 1024) return wrong("it is not NAME+HASH+BASE64");
@@ -89,7 +89,8 @@ Result<KeyParts> parse_key(std::string_view text, const char* what) {
 Result<PublicKey> PublicKey::parse(std::string_view text) {
   const auto parts = parse_key(trimmed(text), "public key");
   if (!parts) return tl::unexpected(parts.error());
-  if (id_of(parts->name, parts->bytes) != parts->id) return failure("read the public key", "its hash is not its own");
+  if (id_of(parts->name, parts->bytes) != parts->id)
+    return failure("the public key cannot be read:", "its hash is not its own");
   return PublicKey{parts->name, parts->bytes, parts->id};
 }
 
@@ -126,11 +127,12 @@ SecretKey SecretKey::generate(std::string_view name) {
 
 Result<SecretKey> SecretKey::parse(std::string_view text) {
   text = trimmed(text);
-  if (!text.starts_with(kPrivate)) return failure("read the secret key", "it does not begin with PRIVATE+KEY+");
+  if (!text.starts_with(kPrivate))
+    return failure("the secret key cannot be read:", "it does not begin with PRIVATE+KEY+");
   const auto parts = parse_key(text.substr(kPrivate.size()), "secret key");
   if (!parts) return tl::unexpected(parts.error());
   SecretKey key(parts->name, parts->bytes);
-  if (key.public_key_.id != parts->id) return failure("read the secret key", "its hash is not its own");
+  if (key.public_key_.id != parts->id) return failure("the secret key cannot be read:", "its hash is not its own");
   return key;
 }
 
@@ -172,11 +174,11 @@ struct Note {
 };
 
 Result<Note> split_note(std::string_view note) {
-  if (note.size() > kMaxNote) return failure("read the checkpoint", "it is longer than 8 KiB");
+  if (note.size() > kMaxNote) return failure("the checkpoint cannot be read:", "it is longer than 8 KiB");
   // The last empty line parts them: text may hold empty lines of its own (c2sp.org/signed-note).
   const std::size_t middle = note.rfind("\n\n");
   if (middle == std::string_view::npos || note.back() != '\n' || !is_utf8(note)) {
-    return failure("read the checkpoint", "it is not a signed note");
+    return failure("the checkpoint cannot be read:", "it is not a signed note");
   }
   return Note{note.substr(0, middle + 1), note.substr(middle + 2)};
 }
@@ -196,10 +198,11 @@ Result<Checkpoint> parse_text(std::string_view text) {
   const auto [end, error] = std::from_chars(size.data(), size.data() + size.size(), checkpoint.size);
   const bool number = error == std::errc{} && end == size.data() + size.size() && !size.empty();
   if (!number || (size[0] == '0' && size.size() > 1) || checkpoint.size >> 62 != 0) {
-    return failure("read the checkpoint", "its second line is not a size");
+    return failure("the checkpoint cannot be read:", "its second line is not a size");
   }
-  if (!root || root->size() != sizeof(Hash)) return failure("read the checkpoint", "its third line is not a hash");
-  if (checkpoint.origin.empty()) return failure("read the checkpoint", "its first line is empty");
+  if (!root || root->size() != sizeof(Hash))
+    return failure("the checkpoint cannot be read:", "its third line is not a hash");
+  if (checkpoint.origin.empty()) return failure("the checkpoint cannot be read:", "its first line is empty");
   checkpoint.root = hash_from(*root);
   return checkpoint;
 }
@@ -209,22 +212,24 @@ Result<> check_signature(const Note& note, const PublicKey& key) {
   std::string_view lines = note.signatures;
   while (!lines.empty()) {
     std::string_view line = take_line(lines);
-    if (!line.starts_with(kDash)) return failure("read the checkpoint", "a signature line does not begin with —");
+    if (!line.starts_with(kDash))
+      return failure("the checkpoint cannot be read:", "a signature line does not begin with —");
     line.remove_prefix(kDash.size());
     const std::size_t space = line.find(' ');
-    if (space == std::string_view::npos) return failure("read the checkpoint", "a signature line has no signature");
+    if (space == std::string_view::npos)
+      return failure("the checkpoint cannot be read:", "a signature line has no signature");
     const auto data = decode_base64(line.substr(space + 1));
-    if (!data || data->size() < 5) return failure("read the checkpoint", "a signature is not base64");
+    if (!data || data->size() < 5) return failure("the checkpoint cannot be read:", "a signature is not base64");
     // Other names and ids are other signers: witnesses, and keys that we do not know.
     if (line.substr(0, space) != key.name || big_endian(unsigned_bytes(*data)) != key.id) continue;
     if (data->size() != 4 + crypto_sign_BYTES ||
         crypto_sign_verify_detached(unsigned_bytes(*data) + 4, unsigned_bytes(note.text), note.text.size(),
                                     key.bytes.data()) != 0) {
-      return failure("check the checkpoint", "its signature by " + key.name + "+" + hex(key.id) + " is false");
+      return failure("the checkpoint does not hold:", "its signature by " + key.name + "+" + hex(key.id) + " is false");
     }
     return {};
   }
-  return failure("check the checkpoint", "it is not signed by the key " + key.name + "+" + hex(key.id));
+  return failure("the checkpoint does not hold:", "it is not signed by the key " + key.name + "+" + hex(key.id));
 }
 
 }  // namespace
@@ -241,7 +246,7 @@ Result<Checkpoint> open_checkpoint(std::string_view note, const PublicKey& key) 
   if (auto signature = check_signature(*parts, key); !signature) return tl::unexpected(signature.error());
   auto checkpoint = parse_text(parts->text);
   if (checkpoint && checkpoint->origin != key.name) {
-    return failure("check the checkpoint", "it is of another log");
+    return failure("the checkpoint does not hold:", "it is of another log");
   }
   return checkpoint;
 }

@@ -104,9 +104,12 @@ bool ExportCheck::line(std::string_view text) {
 }
 
 bool ExportCheck::header(std::string_view text) {
-  if (text.size() > kMaxHeader || !text.ends_with(kRecords)) return broken("this is not the beginning of an export");
+  const std::string not_ours =
+      "this is not the beginning of an export as kaictl wrote it, with one record a line: a JSON document that another "
+      "program printed anew (indented, or in one line) cannot be verified; export again, or find the original file";
+  if (text.size() > kMaxHeader || !text.ends_with(kRecords)) return broken(not_ours);
   const std::string whole = std::string(text) + "]}";
-  if (!is_json_object(whole)) return broken("this is not the beginning of an export");
+  if (!is_json_object(whole)) return broken(not_ours);
   const auto document = nlohmann::json::parse(whole, nullptr, false);
   const bool typed = document.is_object() && is_string(document, "agentId") && is_string(document, "exportedAt") &&
                      is_string(document, "checkpoint");
@@ -122,7 +125,7 @@ bool ExportCheck::header(std::string_view text) {
     }
   }
   const auto head = parse_checkpoint(header_.checkpoint);
-  if (!head) return broken("the checkpoint cannot be read: " + head.error().message());
+  if (!head) return broken(head.error().message());
   if (!take_keys(header_.key_rotations, *head)) return false;
   const auto opened = open_checkpoint(header_.checkpoint, key_);
   if (!opened) return broken(opened.error().message());

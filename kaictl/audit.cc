@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 
@@ -22,6 +23,8 @@ namespace {
 
 // All of a log is read and hashed: as long as kaid shows a sign of life.
 constexpr Milliseconds kVerifyLimit{600'000};
+// audit/checkpoint.h takes no larger log.
+constexpr std::uint64_t kMaxSeq = std::uint64_t{1} << 62;
 // A note is a few hundred bytes; witnesses add a signature line each.
 constexpr std::size_t kCheckpointBytes = 64 << 10;
 
@@ -142,10 +145,29 @@ Outcome<Fd> key_descriptor(const std::string& key) {
   return std::move(*memory);
 }
 
+/// A path that the operator gave: what is not there, or is nothing to read, is their mistake to mend.
+tl::unexpected<Failure> unreadable(const std::string& option, const std::string& path, const Error& error) {
+  const bool missing = error.error_number == ENOENT || error.error_number == ENOTDIR;
+  return fail(missing ? "NOT_FOUND" : "INVALID",
+              "cannot read " + option + " " + path + ": " + strerrordesc_np(error.error_number),
+              missing ? "Check the path; an export is made by: kaictl audit export --file FILE"
+                      : "Give a regular file that you may read; exports are readable by their owner only");
+}
+
+/// open(2) takes a directory, whose first read then fails.
+Outcome<Fd> open_regular(const std::string& option, const std::string& path) {
+  auto file = open_at(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (!file) return unreadable(option, path, file.error());
+  struct stat info {};
+  if (fstat(file->get(), &info) < 0) return unreadable(option, path, Error{"fstat", errno, path});
+  if (S_ISDIR(info.st_mode)) return unreadable(option, path, Error{"open", EISDIR, path});
+  return std::move(*file);
+}
+
 /// An export file, without kaid.
 Outcome<Answer> verify_export(const AuditVerifyOptions& options) {
-  const auto file = open_at(AT_FDCWD, options.file, O_RDONLY | O_CLOEXEC);
-  if (!file) return local_failure("cannot read --file", file.error());
+  const auto file = open_regular("--file", options.file);
+  if (!file) return tl::unexpected(file.error());
   const auto key = key_descriptor(options.key);
   if (!key) return tl::unexpected(key.error());
   Fd remembered;
@@ -157,6 +179,38 @@ Outcome<Answer> verify_export(const AuditVerifyOptions& options) {
   const auto report = audit::verify_file(file->get(), key->get(), remembered.get());
   if (!report) return local_failure("cannot verify " + options.file, report.error());
   return report_answer(report->json());
+}
+
+/// The seq of the agent's newest record.
+Outcome<std::uint64_t> newest_record(const Context& context, const std::string& id) {
+  control::Request request;
+  request.mutable_audit_list()->set_id(id);
+  request.mutable_audit_list()->set_has_lines(true);
+  request.mutable_audit_list()->set_lines(1);
+  std::uint64_t seq = 0;
+  auto waiting = call_options(context, "look for its records", context.timeout.value_or(kLookUpLimit));
+  waiting.on_record = [&seq](std::string_view record) {
+    const Json number = member(parse_document(record), "seq");
+    if (number.is_number_unsigned()) seq = number.get<std::uint64_t>();
+    return true;
+  };
+  const auto done = call(context.socket, request, {}, waiting);
+  if (!done) return tl::unexpected(done.error());
+  if (seq == 0)
+    return fail("NOT_FOUND", "the audit has no record of " + id, "See who has some with: kaictl audit list");
+  return seq;
+}
+
+/// Digits alone are a number, though an agent may be called so: its records have numbers too.
+Outcome<std::uint64_t> record_number(const Context& context, const std::string& record) {
+  const bool option_like = record.starts_with('-');  // CLI11 takes -3 for a value
+  if (!option_like && record.find_first_not_of("0123456789") != std::string::npos)
+    return newest_record(context, record);
+  std::uint64_t seq = 0;
+  const auto [end, error] = std::from_chars(record.data(), record.data() + record.size(), seq);
+  if (error == std::errc{} && seq >= 1 && seq <= kMaxSeq) return seq;
+  return usage_failure("audit prove: " + record + " is not the number of a record",
+                       "Give the seq of a record (see: kaictl audit list), or an agent's id");
 }
 
 }  // namespace
@@ -190,6 +244,9 @@ Outcome<Answer> audit_export(const Context& context, const AuditExportOptions& o
 
 Outcome<Answer> audit_verify(const Context& context, const AuditVerifyOptions& options) {
   if (!options.file.empty()) return verify_export(options);
+  if (!options.id.empty()) {
+    if (const auto known = newest_record(context, options.id); !known) return tl::unexpected(known.error());
+  }
   control::Request request;
   request.mutable_audit_verify();
   const auto waiting = call_options(context, "verify the audit", context.timeout.value_or(kVerifyLimit));
@@ -201,12 +258,18 @@ Outcome<Answer> audit_verify(const Context& context, const AuditVerifyOptions& o
 }
 
 Outcome<Answer> audit_prove(const Context& context, const AuditProveOptions& options) {
-  if (options.seq.has_value() == !options.checkpoint.empty()) {
-    return usage_failure("audit prove needs either the number of a record or --checkpoint",
-                         "Give the seq of a record (see: kaictl audit list), or a checkpoint that you remembered");
+  if (options.record.empty() == options.checkpoint.empty()) {
+    return usage_failure("audit prove needs either an agent's id, the number of a record, or --checkpoint",
+                         "Give an id or a seq (see: kaictl audit list), or a checkpoint that you remembered");
+  }
+  std::uint64_t seq = 0;
+  if (!options.record.empty()) {
+    const auto found = record_number(context, options.record);
+    if (!found) return tl::unexpected(found.error());
+    seq = *found;
   }
   control::Request request;
-  request.mutable_audit_prove()->set_seq(options.seq.value_or(0));
+  request.mutable_audit_prove()->set_seq(seq);
   const auto waiting = call_options(context, "prove it", context.timeout.value_or(kVerifyLimit));
   const auto done = call_with_checkpoint(context, request, options.checkpoint, waiting);
   if (!done) return tl::unexpected(done.error());

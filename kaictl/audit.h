@@ -19,13 +19,14 @@ struct AuditExportOptions {
   std::string file;  ///< empty: standard output
 };
 struct AuditVerifyOptions {
+  std::string id;          ///< has to have a record; the whole log is verified all the same; empty: none
   std::string file;        ///< an export; empty: kaid's own audit
   std::string key;         ///< the public key, with `file` only
   std::string checkpoint;  ///< remembered; empty: none
 };
 struct AuditProveOptions {
-  std::optional<std::uint64_t> seq;  ///< inclusion of this record
-  std::string checkpoint;            ///< consistency with this one
+  std::string record;      ///< inclusion: the seq of a record, or an agent's id, whose newest record it is
+  std::string checkpoint;  ///< consistency with this one
 };
 
 Outcome<Answer> audit_list(const Context& context, const AuditListOptions& options);

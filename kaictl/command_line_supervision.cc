@@ -68,19 +68,20 @@ void Commands::define_audit() {
   add_timeout(exported, "how long to wait for the next record (10)");
   auto* verify = below("verify", "look for records that were changed, moved, removed or forged",
                        [&line](Asked context) { return audit_verify(context, line.audit_verify); });
+  auto* of = verify->add_option("ID", line.audit_verify.id, "fail where this agent has no record; all is verified");
   auto* file = verify->add_option("--file", line.audit_verify.file, "an export, looked at without kaid");
   auto* key = verify->add_option("--key", line.audit_verify.key, "public key of the audit, for --file");
-  file->type_name("FILE")->needs(key);
+  file->type_name("FILE")->needs(key)->excludes(of);
   key->type_name("PUB")->needs(file);
   verify->add_option("--checkpoint", line.audit_verify.checkpoint, "a checkpoint that you remembered: finds a rollback")
       ->type_name("FILE");
   add_timeout(verify, "how long kaid may be silent (600)");
   auto* prove = below("prove", "prove that a record is in the log, or that the log only grew",
                       [&line](Asked context) { return audit_prove(context, line.audit_prove); });
-  // The upper end matters too: CLI11 reads -3 as a huge number.
-  prove->add_option("SEQ", line.audit_prove.seq, "number of the record: an inclusion proof")
-      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 62))
-      ->type_name("SEQ");
+  prove
+      ->add_option("RECORD", line.audit_prove.record,
+                   "an agent's ID (its newest record), or the SEQ of a record: an inclusion proof")
+      ->type_name("ID|SEQ");
   prove->add_option("--checkpoint", line.audit_prove.checkpoint, "one that you remembered: a consistency proof")
       ->type_name("FILE");
   add_timeout(prove, "how long kaid may be silent (600)");

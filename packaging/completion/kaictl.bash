@@ -63,7 +63,7 @@ _kaictl() {
     mapfile -t COMPREPLY < <(compgen -f -- "$current"; [[ $command != 'policy explain' ]] || compgen -W "$(_kaictl_ids "$socket")" -- "$current")
   elif [[ $command == register ]]; then
     mapfile -t COMPREPLY < <(compgen -f -- "$current")
-  elif [[ $command =~ ^(unregister|status|start|stop|restart|terminate|send|logs|events|recover|quarantine\ show|audit\ (list|export))$ ]]; then
+  elif [[ $command =~ ^(unregister|status|start|stop|restart|terminate|send|logs|events|recover|quarantine\ show|audit\ (list|export|verify|prove))$ ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$(_kaictl_ids "$socket")" -- "$current")
   fi
 }

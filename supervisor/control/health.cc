@@ -170,7 +170,7 @@ void HealthMonitor::answer_complete() {
 
 std::string HealthMonitor::document() const {
   const std::int64_t silent = loop_.now_ms() - reported_at_;
-  const bool hung = silent > rules_.misses * rules_.interval.count();
+  const bool hung = silent > std::max(rules_.misses, 2U) * rules_.interval.count();
   Json health;
   Json errors = Json::array();
   if (!last_report_ || hung) {

@@ -292,6 +292,47 @@ class Conformance:
         self.assertEqual(health["status"], "warning")
         self.assertIn("uptime", health)
 
+    def test_health_is_answered_while_the_agent_waits_for_a_send(self):
+        runner = self.started()
+        answered = []
+
+        def answer(method, params):
+            answered.append(runner.call("health")["status"])
+            answered.append(runner.call("health")["status"])
+            return {"payload": "late"}
+
+        runner.ask("warn")
+        runner.answer_calls = answer
+        first = runner.request("message", runner.message("send", payload=1))
+        after = [runner.request("message", runner.message("echo", payload=n)) for n in range(5)]
+        self.assertEqual(runner.answer(first)["payload"], "late")
+        self.assertEqual(answered, ["warning", "warning"])
+        self.assertEqual([runner.answer(one)["payload"] for one in after], list(range(5)))
+
+    def test_health_that_comes_with_a_message_does_not_wait_for_its_send(self):
+        runner = self.started()
+        lines = [
+            {"jsonrpc": "2.0", "id": "waits", "method": "message", "params": runner.message("send", payload=1)},
+            {"jsonrpc": "2.0", "id": "health", "method": "health", "params": {}},
+        ]
+        runner.answer_calls = lambda method, params: {"payload": runner.answer("health")["status"]}
+        runner.send_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        self.assertEqual(runner.answer("waits")["payload"], "healthy")
+
+    def test_a_health_check_that_throws_while_the_agent_waits(self):
+        runner = self.started()
+        runner.ask("throw-in", "onHealthCheck")
+        errors = []
+
+        def answer(method, params):
+            errors.append(self.error_of(runner, "health").data["code"])
+            return {"payload": "late"}
+
+        runner.answer_calls = answer
+        self.assertEqual(runner.ask("send", 1), "late")
+        self.assertEqual(errors, ["AGENT_ERROR"])
+        self.assertIn("thrown in onHealthCheck", " ".join(runner.ask("calls")))
+
     # ---- what the agent asks of the host
 
     def test_log_records(self):

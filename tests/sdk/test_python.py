@@ -1,5 +1,6 @@
 """What only the Python SDK has to do: plain hooks that wait, finding the class, bounds."""
 
+import json
 import os
 import subprocess
 import sys
@@ -79,6 +80,43 @@ class PythonTest(unittest.TestCase):
                 codes.append(error.data["code"])
         self.assertTrue(codes)
         self.assertEqual(set(codes), {"BUSY"})
+
+    def answers_while_it_waits(self, on_health_check):
+        text = "from kai import Agent\nclass Waits(Agent):\n" + on_health_check
+        text += "    def on_message(self, msg):\n"
+        text += "        return self.send('other', 'ask', 1) if msg.capability == 'ask' else msg.payload\n"
+        runner = self.runner(self.package.write("waits.py", text)).start()
+        seen = []
+
+        def answer(method, params):
+            if params.get("key") == "k":  # the health check's own question
+                return {"found": True, "value": "critical", "version": 1}
+            requests = [(f"m{n}", "message", runner.message("echo", payload=n)) for n in range(3)]
+            requests.insert(1, ("h", "health", {}))
+            documents = [{"jsonrpc": "2.0", "id": i, "method": m, "params": p} for i, m, p in requests]
+            runner.send_bytes(b"".join(json.dumps(one).encode() + b"\n" for one in documents))
+            try:
+                seen.append(runner.answer("h")["status"])
+            except RunnerError as error:
+                seen.append(error.message)
+            return {"payload": "late"}
+
+        runner.answer_calls = answer
+        self.assertEqual(runner.ask("ask", 1), "late")
+        self.assertEqual([runner.answer(f"m{n}")["payload"] for n in range(3)], [0, 1, 2])
+        self.assertEqual(runner.call("health")["uptime"] >= 0, True)
+        return seen
+
+    def test_health_is_answered_while_a_plain_hook_waits(self):
+        self.assertEqual(self.answers_while_it_waits(""), ["healthy"])
+        plain = "    def on_health_check(self):\n        return {'status': 'warning'}\n"
+        self.assertEqual(self.answers_while_it_waits(plain), ["warning"])
+        asks = "    def on_health_check(self):\n        return {'status': self.memory.get('k')}\n"
+        self.assertEqual(self.answers_while_it_waits(asks), ["critical"])
+
+    def test_an_async_health_check_cannot_run_while_a_plain_hook_waits(self):
+        text = "    async def on_health_check(self):\n        return {'status': 'critical'}\n"
+        self.assertEqual(self.answers_while_it_waits(text), ["healthy"])
 
     def test_the_host_closes_while_a_plain_hook_waits(self):
         runner = self.plain()

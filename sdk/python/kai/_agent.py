@@ -16,8 +16,8 @@ class Agent:
 
     Hooks run on one thread: while a plain hook works nothing else is served, health neither; an async hook gives way
     at each await. The calls of the context (send, emit, memory) are awaited in an async hook; in a plain hook the same
-    calls wait and return the value. An exception that a hook raises answers the request with AGENT_ERROR and is given
-    to on_error; the agent lives on.
+    calls wait and return the value, and health alone is served meanwhile (without an on_health_check that is async).
+    An exception that a hook raises answers the request with AGENT_ERROR and is given to on_error; the agent lives on.
     """
 
     # Set by the runner before __init__, so that a subclass need not call super().__init__().

@@ -15,12 +15,13 @@ from kai._errors import (
     SERVER_ERROR,
     AgentError,
     RpcFault,
+    agent_error_body,
     from_error_body,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Deque, Dict, Protocol
+    from typing import Any, Coroutine, Deque, Dict, Protocol
 
     class Handler(Protocol):
         async def request(self, method: str, params: Dict[str, Any]) -> Any: ...
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
         async def fault(self, error: Exception) -> Dict[str, Any]: ...
 
         async def notification(self, method: str, params: Dict[str, Any]) -> None: ...
+
+        def health_now(self) -> Dict[str, Any]: ...
 
         def answered(self, method: str) -> None: ...
 
@@ -54,6 +57,8 @@ class Channel:
         self._line = bytearray()  # the line that is being read
         self._line_bytes = 0
         self._waiting: Deque[Dict[str, Any]] = deque()
+        self._unbegun = 0  # tasks that will each take one of _waiting
+        self._answering_health = False
         self._unsent: Deque[memoryview] = deque()
         self._unsent_bytes = 0
         self._writer_added = False
@@ -83,15 +88,17 @@ class Channel:
 
     def call_and_wait(self, method: str, params: Dict[str, Any]) -> Dict[str, Any]:
         """For plain hooks: the loop stands still meanwhile, so this reads the socket itself. What is not the answer
-        waits its turn."""
+        waits its turn, but for health: an agent that waits for another one is not hung."""
         answer = self._start_call(method, params)
         poll = select.poll()
+        self._serve_health()  # one that came together with the hook's own request
         while not answer.done():
             poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
             poll.poll()
             self._flush()
             if not self._receive():
                 raise ChannelClosed(0)
+            self._serve_health()
         self._loop.call_soon(self._serve_waiting)
         return answer.result()
 
@@ -215,10 +222,45 @@ class Channel:
             self._refuse(request_id, RpcFault(SERVER_ERROR, message, "BUSY", retryable=True))
 
     def _serve_waiting(self) -> None:
-        while self._waiting:
-            task = self._loop.create_task(self._serve(self._waiting.popleft()))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        while self._unbegun < len(self._waiting):
+            self._unbegun += 1
+            self._start_task(self._serve_next())
+
+    def _start_task(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve_next(self) -> None:
+        """Takes its request only now: until then a plain hook that waits can see it."""
+        self._unbegun -= 1
+        if self._waiting:
+            await self._serve(self._waiting.popleft())
+
+    def _serve_health(self) -> None:
+        """The health requests among those that wait; the others keep their order."""
+        if self._answering_health:  # a health check that waits for the host is not asked again meanwhile
+            return
+        asked = [document for document in self._waiting if _asks_health(document)]
+        if not asked:
+            return
+        self._waiting = deque(document for document in self._waiting if not _asks_health(document))
+        self._answering_health = True
+        try:
+            for document in asked:
+                self._answer_health(document["id"])
+        finally:
+            self._answering_health = False
+
+    def _answer_health(self, request_id: Any) -> None:
+        answer: Dict[str, Any] = {"jsonrpc": "2.0", "id": request_id}
+        try:
+            line = _encode({**answer, "result": self._handler.health_now()})
+        except Exception as error:
+            body = error.body if isinstance(error, RpcFault) else agent_error_body(error)
+            line = _encode({**answer, "error": body})
+            self._start_task(self._handler.fault(error))  # on_error may be async: it waits its turn
+        self._write(line)
 
     async def _serve(self, document: Dict[str, Any]) -> None:
         request_id, method = document.get("id"), document["method"]
@@ -255,6 +297,10 @@ class Channel:
 
     def _refuse_shape(self, request_id: Any) -> None:
         self._refuse(request_id, RpcFault(INVALID_REQUEST, "not a JSON-RPC 2.0 request or answer"))
+
+
+def _asks_health(document: Dict[str, Any]) -> bool:
+    return document["method"] == "health" and document.get("id") is not None
 
 
 def _encode(document: Dict[str, Any]) -> bytes:

@@ -139,6 +139,65 @@ TEST_CASE("audit prove and rotate-key: kaid's document, or its own words, escape
   CHECK(ask_refused({"audit", "prove", "99"}, "NOT_FOUND", "there is no record 99").result.exit_code == 4);
 }
 
+/// A kaid that lists `listed` and answers what comes next with `answer`; what it was asked is in `requests`.
+Result with_newest(const std::vector<std::string>& arguments, const std::vector<std::string>& listed,
+                   const std::string& answer, std::vector<control::Request>& requests) {
+  const auto serve = [&](Connection& connection) {
+    std::vector<Fd> fds;
+    control::Request request;
+    if (!connection.receive(request, fds)) return;
+    requests.push_back(request);
+    if (request.has_audit_list()) {
+      for (const std::string& record : listed) connection.record(request, record);
+    }
+    connection.done(request, request.has_audit_list() ? "{}" : answer);
+  };
+  FakeDaemon daemon(serve, listed.empty() ? 1 : 2);
+  std::vector<std::string> all = {"--socket", daemon.socket()};
+  all.insert(all.end(), arguments.begin(), arguments.end());
+  Result result = kaictl(all);
+  daemon.join();
+  return result;
+}
+
+TEST_CASE("audit verify ID and prove ID: asks for the agent's newest record first, and fails where there is none") {
+  std::vector<control::Request> requests;
+  const std::string report = R"({"valid":true,"records":41,"checkpoints":3,"findings":[]})";
+  SUBCASE("verify covers the log") {
+    const Result result = with_newest({"audit", "verify", "a"}, {kRecord}, report, requests);
+    CHECK(result.exit_code == 0);
+    CHECK(result.out == "the audit holds: 41 records, 3 checkpoints looked at\n");
+    REQUIRE(requests.size() == 2);
+    CHECK(requests[0].audit_list().id() == "a");
+    CHECK(requests[0].audit_list().has_lines());
+    CHECK(requests[0].audit_list().lines() == 1);
+    CHECK(requests[1].has_audit_verify());
+  }
+  SUBCASE("prove is of its newest record") {
+    const Result result = with_newest({"-o", "json", "audit", "prove", "a"}, {kRecord}, R"({"seq":41})", requests);
+    CHECK(result.exit_code == 0);
+    CHECK(result.out == "{\"seq\":41}\n");
+    REQUIRE(requests.size() == 2);
+    CHECK(requests[1].audit_prove().seq() == 41);
+  }
+  SUBCASE("no record") {
+    for (const std::string command : {"verify", "prove"}) {
+      const Result result = with_newest({"audit", command, "a"}, {}, report, requests);
+      CHECK(result.exit_code == 4);
+      CHECK(result.out.empty());
+      CHECK(result.err.find("the audit has no record of a (NOT_FOUND). See") != std::string::npos);
+    }
+    CHECK(ask_refused({"audit", "verify", "x"}, "NOT_FOUND", "no agent x").result.exit_code == 4);
+  }
+  SUBCASE("what is neither") {
+    for (const std::string wrong : {"0", "99999999999999999999", "4611686018427387905", "-3"}) {
+      CAPTURE(wrong);
+      CHECK(kaictl({"audit", "prove", wrong}).exit_code == 2);
+    }
+    CHECK(kaictl({"audit", "verify", "a", "--file", "f", "--key", "k"}).exit_code == 2);
+  }
+}
+
 /// A log of three records of the agent a, and its export.
 class SmallLog : public audit::HashSource {
  public:
@@ -221,7 +280,29 @@ TEST_CASE("audit verify --file: an export and the public key alone, without kaid
     CHECK(nlohmann::json::parse(as_json.out)["findings"][0]["seq"] == 2);
   }
   SUBCASE("another log's key") {
-    CHECK(verify({}, SmallLog().key()).exit_code == 1);
+    const Result result = verify({}, SmallLog().key());
+    CHECK(result.exit_code == 1);
+    CHECK(result.out.find("line 1: the checkpoint does not hold: it is not signed by the key ") != std::string::npos);
+  }
+  SUBCASE("an export that is not there, or no file") {
+    const auto failed = [&](const std::string& path) {
+      return kaictl({"audit", "verify", "--file", path, "--key", key});
+    };
+    Result result = failed(directory / "missing");
+    CHECK(result.exit_code == 4);
+    CHECK(result.err.find("(NOT_FOUND). Check the path") != std::string::npos);
+    CHECK(is_one_line(result.err));
+    result = failed(directory.path());
+    CHECK(result.exit_code == 5);
+    CHECK(result.err.find("(INVALID). Give a regular file") != std::string::npos);
+  }
+  SUBCASE("an export that was printed anew says what is wrong with it") {
+    for (const int indent : {-1, 2}) {
+      std::ofstream(file) << nlohmann::ordered_json::parse(exported).dump(indent);
+      const Result result = verify({}, key);
+      CHECK(result.exit_code == 1);
+      CHECK(result.out.find("one record a line") != std::string::npos);
+    }
   }
   SUBCASE("what is no key, or is not there") {
     for (const std::string& wrong : {file, directory / "missing", std::string("a+b")}) {

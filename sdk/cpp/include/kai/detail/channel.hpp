@@ -9,9 +9,12 @@
 #include <cerrno>
 #include <cstdint>
 #include <deque>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "kai/message.hpp"
 
@@ -46,7 +49,8 @@ inline std::string clip(const std::string& text) {
 
 class Channel {
  public:
-  explicit Channel(int fd) : fd_(fd) {}
+  /// `serve_health` answers a health request; it may itself ask the host.
+  Channel(int fd, std::function<void(const Json&)> serve_health) : fd_(fd), serve_health_(std::move(serve_health)) {}
   Channel(const Channel&) = delete;
   Channel& operator=(const Channel&) = delete;
 
@@ -62,17 +66,20 @@ class Channel {
     }
   }
 
-  /// Asks the host and waits for its answer; what comes meanwhile waits its turn. Throws AgentError, ChannelClosed.
+  /// Asks the host and waits for its answer; what comes meanwhile waits its turn, but for health: an agent that waits
+  /// for another one is not hung. Throws AgentError, ChannelClosed.
   Json call(const std::string& method, const Json& params) {
     const std::int64_t id = next_id_++;
     const std::string line = encode({{"jsonrpc", "2.0"}, {"id", id}, {"method", method}, {"params", params}});
     if (line.empty()) throw AgentError(method + ": the params do not fit a line", "TOO_LARGE");
     write(line);
-    expected_ = id;
-    answer_.reset();
-    while (!answer_) receive();
-    const Json answer = *std::move(answer_);
-    answer_.reset();
+    calls_.emplace(id, std::nullopt);
+    answer_health();  // one that came together with the hook's own request
+    while (!calls_.at(id)) {
+      receive();
+      answer_health();
+    }
+    const Json answer = *std::move(calls_.extract(id).mapped());
     if (const auto error = answer.find("error"); error != answer.end()) throw_error(*error);
     return answer.value("result", Json::object());
   }
@@ -124,6 +131,19 @@ class Channel {
     }
   }
 
+  void answer_health() {
+    if (answering_health_) return;  // a health check that waits for the host is not asked again meanwhile
+    std::deque<Json> asked;
+    for (auto at = waiting_.begin(); at != waiting_.end();) {
+      const bool health = at->at("method") == "health";
+      if (health) asked.push_back(std::move(*at));
+      at = health ? waiting_.erase(at) : at + 1;
+    }
+    answering_health_ = true;
+    for (const Json& request : asked) serve_health_(request);
+    answering_health_ = false;
+  }
+
   /// Reads what is there, waiting for some of it.
   void receive() {
     std::array<char, 64u << 10> buffer;
@@ -168,7 +188,8 @@ class Channel {
     }
     if (document.value("method", Json()).is_string()) return enqueue(std::move(document), id);
     if (!document.contains("result") && !document.contains("error")) return refuse_shape(id);
-    if (id == expected_) answer_ = std::move(document);
+    if (!id.is_number_integer()) return;
+    if (const auto call = calls_.find(id.get<std::int64_t>()); call != calls_.end()) call->second = std::move(document);
   }
 
   void enqueue(Json document, const Json& id) {
@@ -216,8 +237,9 @@ class Channel {
   std::size_t line_size_ = 0;
   std::deque<Json> waiting_;
   std::int64_t next_id_ = 1;
-  std::int64_t expected_ = 0;
-  std::optional<Json> answer_;
+  std::map<std::int64_t, std::optional<Json>> calls_;  // at most two: a hook's, and that of a health check within
+  std::function<void(const Json&)> serve_health_;
+  bool answering_health_ = false;
 };
 
 }  // namespace kai::detail

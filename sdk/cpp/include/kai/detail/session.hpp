@@ -24,7 +24,7 @@ struct UnknownException : std::runtime_error {
 
 class Session {
  public:
-  Session(int fd, MakeAgent make) : channel_(fd), make_(make) {}
+  Session(int fd, MakeAgent make) : channel_(fd, [this](const Json& request) { serve(request); }), make_(make) {}
 
   /// Returns the exit status: after shutdown, or when the host closes the channel.
   int run() {
