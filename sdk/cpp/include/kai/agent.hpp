@@ -150,9 +150,9 @@ class Log {
 };
 
 /// Hooks run one after the other on one thread; while a hook works nothing else is served, health neither; while it
-/// waits for send, emit or memory, on_health_check alone is. An exception that a hook throws answers the request with AGENT_ERROR and is given to on_error; the agent lives on.
-/// The context (memory, log, send, emit, manifest) is there from on_init on, not yet in the constructor, and is for
-/// the thread of the hooks only.
+/// waits for send, emit or memory, on_health_check alone is. An exception that a hook throws answers the request with
+/// AGENT_ERROR and is given to on_error; the agent lives on. The context (memory, log, send, emit, manifest) is there
+/// from on_init on, not yet in the constructor, and is for the thread of the hooks only.
 class Agent {
  public:
   Agent() = default;
