@@ -182,20 +182,23 @@ TEST_CASE("a disk that takes nothing: refused with the reason, kept in memory, w
   CHECK(report.records == 106);
 }
 
-TEST_CASE("more than memory holds meanwhile is counted, and the count is a record") {
+TEST_CASE("more than memory holds meanwhile is counted, and the count is a record; messages push nothing else out") {
   AuditFixture f;
   {
     const NoSpace full;
     for (int at = 0; at < 70'000; ++at) f.audit->append("a1", "message_received");
+    for (int at = 0; at < 10; ++at) f.audit->append("a2", "kai.crashed");
     CHECK_FALSE(f.durable());
   }
   run_until(f.loop, [&] { return !f.audit->refusal(); });
   CHECK(f.durable());
-  CHECK(f.audit->last_seq() == 65'537);
+  constexpr int kMessages = 65'536 / 2;
+  constexpr int kCount = kMessages + 10 + 1;
+  REQUIRE(f.audit->last_seq() == kCount);
   auto reader = std::move(*AuditReader::open(f.directory));
-  const auto record = nlohmann::json::parse(reader->record(65'537)->body);
+  const auto record = nlohmann::json::parse(reader->record(kCount)->body);
   CHECK(record["event"] == "error");
-  CHECK(record["metadata"]["lostRecords"] == 70'000 - 65'536);
+  CHECK(record["metadata"]["lostRecords"] == 70'000 - kMessages);
   CHECK(f.verify().valid());
 }
 
