@@ -240,7 +240,10 @@ class Daemon:
                                 text=True, errors="replace", **options)
 
     def status(self, agent):
-        return self.ctl("status", agent).document
+        asked = self.ctl("status", agent)
+        if not asked.stdout:
+            raise AssertionError(f"{asked}; kaid's log ended with:\n{self.log[-4000:]}")
+        return asked.document
 
     def wait_for_state(self, agent, state, seconds=PATIENCE):
         def reached():
@@ -264,7 +267,7 @@ class Daemon:
         return {pid for pid, command in found.items() if pathlib.Path(command.split()[0]).name == "kai-control"}
 
     def wait_for_another_control(self, before):
-        wait_until(lambda: self.controls() - {before} and self.ctl("version").code == 0,
+        wait_until(lambda: self.controls() - {before} and self.ctl("list").code == 0,
                    f"another control than {before} to serve; kaid's log:\n{self.log[-4000:]}")
 
     def kill_control(self):
