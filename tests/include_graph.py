@@ -21,12 +21,16 @@ ROOMS = {
     "sandbox": ["proto", "base"],
     "agent-host": ["sandbox", "proto", "base"],
     "supervisor/keeper": ["policies", "sandbox", "proto", "base"],
-    "supervisor/control": ["policies", "audit", "proto", "base"],
+    "supervisor/loop": ["base"],
+    "supervisor/database": ["base"],
+    "supervisor/memory": ["supervisor/loop", "supervisor/database", "proto", "base"],
+    "supervisor/control": ["supervisor/memory", "supervisor/loop", "supervisor/database", "policies", "audit", "proto",
+                           "base"],
     "supervisor/doctor": ["base"],
     "kaictl": ["audit", "proto", "base"],  # doctor is a program of its own
     "sdk": [],
     "examples": ["sdk"],
-    "bench": ["supervisor/control", "policies", "proto", "base"],
+    "bench": ["supervisor/control", "supervisor/memory", "supervisor/loop", "supervisor/database", "policies", "proto", "base"],
     "tests": None,  # tests may look at everything
 }
 
@@ -40,6 +44,7 @@ LIBRARIES = {
     "libcap": ("sys/capability.h",),
     "libuv": ("uv.h", "uv/"),
     "sqlite": ("sqlite3.h",),
+    "hiredis": ("hiredis/",),
     "libsodium": ("sodium.h", "sodium/"),
     "libsecp256k1": ("secp256k1.h",),
     "libarchive": ("archive.h", "archive_entry.h"),
@@ -58,6 +63,9 @@ ROOM_LIBRARIES = {
     "sandbox": {"tl-expected", "protobuf", "libcap"},
     "agent-host": {"tl-expected", "protobuf", "libsodium", "libsecp256k1"},
     "supervisor/keeper": {"tl-expected", "protobuf", "libcap", "yaml-cpp"},
+    "supervisor/loop": {"libuv"},
+    "supervisor/database": {"tl-expected", "sqlite"},
+    "supervisor/memory": {"tl-expected", "protobuf", "nlohmann-json", "libuv", "libsodium", "hiredis"},
     "supervisor/control": {"tl-expected", "protobuf", "nlohmann-json", "libuv", "sqlite", "libsodium", "libsecp256k1",
                            "libarchive"},
     "supervisor/doctor": {"tl-expected", "nlohmann-json"},

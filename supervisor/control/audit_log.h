@@ -18,7 +18,7 @@
 
 #include "base/fd.h"
 #include "base/result.h"
-#include "supervisor/control/event_loop.h"
+#include "supervisor/loop/event_loop.h"
 #include "supervisor/control/failure.h"
 #include "supervisor/control/log.h"
 

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "audit/proof.h"
-#include "supervisor/control/registry_database.h"
+#include "supervisor/database/database.h"
 
 namespace kai {
 

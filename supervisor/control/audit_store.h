@@ -15,7 +15,7 @@
 #include "audit/report.h"
 #include "base/fd.h"
 #include "base/result.h"
-#include "supervisor/control/registry_database.h"
+#include "supervisor/database/database.h"
 
 namespace kai {
 

@@ -12,7 +12,7 @@
 #include "base/text.h"
 #include "proto/keeper.pb.h"
 #include "supervisor/control/audit_log.h"
-#include "supervisor/control/event_loop.h"
+#include "supervisor/loop/event_loop.h"
 #include "supervisor/control/log.h"
 #include "supervisor/control/output.h"
 #include "supervisor/control/policies.h"

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "proto/keeper.pb.h"
-#include "supervisor/control/event_loop.h"
+#include "supervisor/loop/event_loop.h"
 #include "supervisor/control/keeper_client.h"
 #include "supervisor/control/log.h"
 #include "supervisor/control/packages.h"

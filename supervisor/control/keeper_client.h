@@ -13,7 +13,7 @@
 #include "base/fd.h"
 #include "base/result.h"
 #include "proto/keeper.pb.h"
-#include "supervisor/control/event_loop.h"
+#include "supervisor/loop/event_loop.h"
 
 namespace kai {
 

@@ -9,7 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "supervisor/control/event_loop.h"
+#include "supervisor/loop/event_loop.h"
 #include "supervisor/control/request_queue.h"
 
 namespace kai {

@@ -9,7 +9,7 @@
 
 #include "base/fd.h"
 #include "base/text.h"
-#include "supervisor/control/registry_database.h"
+#include "supervisor/database/database.h"
 
 namespace kai {
 namespace {

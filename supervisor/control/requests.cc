@@ -81,6 +81,12 @@ void handle_request(Operations& operations, const control::Request& request, std
       return handle_audit_prove(operations, request.audit_prove(), first_of(descriptors), responder);
     case R::kAuditRotateKey:
       return handle_audit_rotate_key(operations, responder);
+    case R::kMemoryStats:
+    case R::kMemoryRead:
+    case R::kMemoryKeys:
+    case R::kMemoryExport:
+    case R::kMemoryImport:
+      return responder.fail({"UNAVAILABLE", "not there yet", {}, {}, true});
     case R::OP_NOT_SET:
       break;
   }

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "base/result.h"
-#include "supervisor/control/event_loop.h"
+#include "supervisor/loop/event_loop.h"
 
 namespace kai {
 

@@ -11,7 +11,7 @@
 
 #include "base/fd.h"
 #include "proto/frame.h"
-#include "supervisor/control/event_loop.h"
+#include "supervisor/loop/event_loop.h"
 
 namespace kai {
 

@@ -15,7 +15,7 @@
 
 #include "base/fd.h"
 #include "supervisor/control/denials.h"
-#include "supervisor/control/event_loop.h"
+#include "supervisor/loop/event_loop.h"
 #include "supervisor/control/keeper_client.h"
 
 namespace kai {

@@ -12,7 +12,7 @@
 #include "proto/keeper.pb.h"
 #include "proto/klp.pb.h"
 #include "proto/sandbox_spec.pb.h"
-#include "supervisor/control/event_loop.h"
+#include "supervisor/loop/event_loop.h"
 #include "supervisor/control/stream.h"
 
 namespace kai::test {

@@ -1,4 +1,4 @@
-#include "supervisor/control/registry_database.h"
+#include "supervisor/database/database.h"
 
 namespace kai {
 namespace {

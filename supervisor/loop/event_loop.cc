@@ -1,4 +1,4 @@
-#include "supervisor/control/event_loop.h"
+#include "supervisor/loop/event_loop.h"
 
 #include <memory>
 #include <utility>
