@@ -55,6 +55,9 @@ void Bridge::forget_control() {
   events_.clear();
   health_call_.reset();
   while (const auto rpc_id = sends_.take_any()) answer_runner(rpc_error(*rpc_id, RpcCode::kAgentError, no_control()));
+  while (const auto open = memory_calls_.take_any()) {
+    answer_runner(rpc_error(open->rpc_id, RpcCode::kAgentError, no_control()));
+  }
 }
 
 void Bridge::on_reconnect(Fd klp) {
@@ -193,13 +196,15 @@ void Bridge::expire_calls() {
     const KlpError error{"TIMEOUT", "no answer within the deadline", {}, true};
     answer_runner(rpc_error(*rpc_id, RpcCode::kAgentError, error));
   }
+  expire_memory();
   // No report: control counts the miss.
   if (health_call_ && health_call_->deadline <= now_) health_call_.reset();
 }
 
 std::int64_t Bridge::next_deadline() const {
-  return std::min({messages_.next_deadline(), sends_.next_deadline(), health_call_ ? health_call_->deadline : kNever,
-                   terminate_at_, kill_at_, channel_deadline_, keeper_deadline_});
+  return std::min({messages_.next_deadline(), sends_.next_deadline(), memory_calls_.next_deadline(),
+                   health_call_ ? health_call_->deadline : kNever, terminate_at_, kill_at_, channel_deadline_,
+                   keeper_deadline_});
 }
 
 int Bridge::on_runner_end(const ProcessEnd& end) {

@@ -8,6 +8,7 @@
 // never answered) on the socket to the next control. Meanwhile the runner's requests fail as UNAVAILABLE.
 //
 // bridge.cc: life cycle and time. bridge_control.cc: what control sends. bridge_runner.cc: what the runner sends.
+// bridge_memory.cc: memory.*, both ways.
 #pragma once
 
 #include <sys/types.h>
@@ -22,6 +23,7 @@
 #include "agent-host/klp_link.h"
 #include "agent-host/klp_message.h"
 #include "agent-host/limits.h"
+#include "agent-host/memory_json.h"
 #include "agent-host/reap.h"
 #include "agent-host/rpc_channel.h"
 #include "agent-host/signing.h"
@@ -61,6 +63,11 @@ class Bridge {
   [[nodiscard]] bool kill_now() const { return kill_now_; }
   /// The runner is read only when control has accepted the agent: so control hears of a runner only while serving.
   [[nodiscard]] bool listens_to_runner() const { return answered_ && !kill_now_; }
+  /// The runner is slow to read the answers that it has asked for: control is not read meanwhile, as its next ones
+  /// would find no room. Not for longer than a deadline: then nothing is asked for any more.
+  [[nodiscard]] bool waits_for_runner() const {
+    return memory_calls_.size() > 0 && channel_.queued() > kQueuedLinesPauseControl;
+  }
 
   /// Last words: how the runner ended. Returns agent-host's own exit status.
   int on_runner_end(const ProcessEnd& end);
@@ -71,6 +78,10 @@ class Bridge {
     std::uint64_t id = 0;
     std::uint64_t sequence = 0;
     std::int64_t deadline = kNever;
+  };
+  struct OpenMemoryCall {
+    MemoryCall call;
+    std::string rpc_id;
   };
 
   // bridge.cc
@@ -116,6 +127,12 @@ class Bridge {
   void refuse(const RpcMessage& message, RpcCode code, const KlpError& error);
   void answer_runner(const std::string& line);
 
+  // bridge_memory.cc
+  void on_memory(const RpcMessage& message, MemoryCall call);
+  void on_memory_answer(const klp::MemoryAnswer& answer);
+  void abandon(const klp::MemoryAnswer& answer);  // nobody waits for it
+  void expire_memory();
+
   void send_message(const klp::Message& message);
   void report_health(std::uint64_t sequence, klp::HealthReport report);
   [[nodiscard]] HealthBasis health_basis() const;
@@ -152,6 +169,9 @@ class Bridge {
   DeadlineTable<std::string, std::string> sends_;
   // Events lately sent, by their KLP id: where to. Only an error comes back.
   DeadlineTable<std::string, std::string> events_;
+  // The runner's memory.*, by the id of the MemoryRequest. Ids are never used twice.
+  std::uint64_t last_memory_call_ = 0;
+  DeadlineTable<std::uint64_t, OpenMemoryCall> memory_calls_;
 
   // Times, monotonic unless they say otherwise.
   std::int64_t now_;

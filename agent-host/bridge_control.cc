@@ -49,6 +49,7 @@ bool Bridge::legal(klp::Envelope::KindCase kind) const {
     case klp::Envelope::kRefused:
       return !connected_;
     case klp::Envelope::kMessage:
+    case klp::Envelope::kMemoryAnswer:
     case klp::Envelope::kHealthRequest:
       return connected_;
     case klp::Envelope::kStop:
@@ -79,6 +80,8 @@ void Bridge::on_envelope(const klp::Envelope& envelope) {
       return reconnected();
     case klp::Envelope::kMessage:
       return on_message(envelope.message());
+    case klp::Envelope::kMemoryAnswer:
+      return on_memory_answer(envelope.memory_answer());
     case klp::Envelope::kHealthRequest:
       return on_health_request(envelope.health_request().sequence());
     case klp::Envelope::kStop:

@@ -156,19 +156,16 @@ void Bridge::on_notification(const RpcMessage& message) {
 void Bridge::on_request(const RpcMessage& message) {
   const bool send = message.method == "klp.send";
   const bool emit = message.method == "klp.emit";
-  const bool memory = message.method.starts_with("memory.");
+  const auto memory = memory_call(message.method);
   if (!send && !emit && !memory) {
     return refuse(message, RpcCode::kMethodNotFound,
                   {"INVALID", "the runner protocol has no method " + message.method, {}, false});
   }
   if (!connected_) return refuse(message, RpcCode::kAgentError, no_control());
-  if (memory) {
-    return refuse(message, RpcCode::kAgentError,
-                  {"UNAVAILABLE", message.method + " is not in this version of kAI", {}, true});
-  }
   if (!message.content) {
     return refuse(message, RpcCode::kInvalidParams, {"INVALID", message.method + " needs params", {}, false});
   }
+  if (memory) return on_memory(message, *memory);
   return send ? on_send(message) : on_emit(message);
 }
 

@@ -17,6 +17,13 @@ inline constexpr int kMaxBrokenLines = 100;  ///< the hundredth ends the agent
 /// to the runner's own requests, and a runner that asks on and on without reading is ended there.
 inline constexpr std::size_t kMaxQueuedMessageBytes = 2 * kMaxLineBytes;
 inline constexpr std::size_t kMaxQueuedRunnerBytes = kMaxQueuedMessageBytes + kMaxLineBytes;
+/// Over this, control's answers to memory.* wait in its socket.
+inline constexpr std::size_t kQueuedLinesPauseControl = kMaxLineBytes;
+
+// Memory (docs/runner-protocol.md, memory).
+inline constexpr std::size_t kMaxMemoryCalls = 256;  ///< of the runner's that wait for control's answer
+/// What a result may have, so that its line stays below kMaxLineBytes: lists and records end there, with `more`.
+inline constexpr std::size_t kMaxResultBytes = kMaxLineBytes - kMaxRpcIdBytes - 64;
 
 // KLP (../shared/klp.md). A payload may have Accepted.max_frame_bytes, a frame kEnvelopeOverheadBytes more.
 inline constexpr std::uint32_t kDefaultInFlight = 64;

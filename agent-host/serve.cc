@@ -110,7 +110,7 @@ class Loop {
     std::array<pollfd, kSources> sources{};
     sources[kSignals] = {signals_.get(), POLLIN, 0};
     short control = control_.queued() > 0 ? POLLOUT : 0;
-    if (control_.queued() < kQueuedFramesPauseControl) control |= POLLIN;
+    if (control_.queued() < kQueuedFramesPauseControl && !bridge_.waits_for_runner()) control |= POLLIN;
     sources[kControl] = {control_.fd(), control, 0};
     short channel = channel_.queued() > 0 ? POLLOUT : 0;
     const bool listens = bridge_.listens_to_runner() && control_.queued() < kQueuedFramesPauseRunner;

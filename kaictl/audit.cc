@@ -5,8 +5,6 @@
 #include <unistd.h>
 
 #include <charconv>
-#include <cstdio>
-#include <cstdlib>
 
 #include "audit/checkpoint.h"
 #include "audit/verify_file.h"
@@ -14,6 +12,7 @@
 #include "base/unix.h"
 #include "kaictl/ask.h"
 #include "kaictl/events.h"
+#include "kaictl/fresh_file.h"
 #include "kaictl/json_text.h"
 #include "kaictl/policy.h"
 #include "kaictl/records.h"
@@ -72,27 +71,13 @@ std::string checkpoint_summary(const Json& document) {
 constexpr const char* kRemember =
     "remember the checkpoint, away from this machine, with: kaictl audit checkpoint > FILE\n";
 
-/// Nothing but a regular file is replaced: a name like /dev/stdout is no place for a rename.
-Outcome<> check_target(const std::string& path) {
-  struct stat info {};
-  if (stat(path.c_str(), &info) < 0 || S_ISREG(info.st_mode)) return {};
-  return fail("INVALID", "--file " + path + " is there and is no regular file",
-              "Give another name, or leave --file out for standard output");
-}
-
 Outcome<Answer> export_to_file(const Context& context, const control::Request& request, const std::string& path) {
-  if (auto checked = check_target(path); !checked) return tl::unexpected(checked.error());
-  std::string fresh = path + ".XXXXXX";
-  Fd fd(mkostemp(fresh.data(), O_CLOEXEC));
-  if (!fd) return local_failure("cannot write the export", Error{"mkostemp", errno, fresh});
-  Spool spool(std::move(fd));
+  auto fresh = FreshFile::open("--file", path);
+  if (!fresh) return tl::unexpected(fresh.error());
+  Spool spool(Fd(fcntl(fresh->fd(), F_DUPFD_CLOEXEC, 0)));
   const auto done = spool_records(context, request, "the export", spool);
-  std::optional<Error> broken;
-  if (done && fsync(spool.file()) < 0) broken = Error{"fsync", errno, fresh};
-  if (done && !broken && rename(fresh.c_str(), path.c_str()) < 0) broken = Error{"rename", errno, path};
-  if (!done || broken) unlink(fresh.c_str());
   if (!done) return tl::unexpected(done.error());
-  if (broken) return local_failure("cannot write the export", *broken);
+  if (auto kept = fresh->keep(); !kept) return tl::unexpected(kept.error());
   Json document = {{"file", path}};
   if (const Json note = member(parse_document(done->json()), "checkpoint"); note.is_string()) {
     document["checkpoint"] = note;

@@ -11,6 +11,7 @@ void Commands::define() {
   define_quarantine();
   define_events();
   define_audit();
+  define_memory();
   define_policies();
   define_about();
 }
@@ -68,7 +69,7 @@ void Commands::define_agents() {
   auto* terminate = command("terminate", "stop an agent for good and clear its volatile memory",
                             [&line](Asked context) { return kai::terminate(context, line.id, line.purge); });
   add_id(terminate);
-  terminate->add_flag("--purge", line.purge, "remove its persistent data too");
+  terminate->add_flag("--purge", line.purge, "remove its persistent data and memory too; they cannot be had back");
   add_timeout(terminate, "how long it may take (30)");
 }
 

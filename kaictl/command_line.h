@@ -12,6 +12,7 @@
 #include "kaictl/commands.h"
 #include "kaictl/events.h"
 #include "kaictl/logs.h"
+#include "kaictl/memory.h"
 #include "kaictl/quarantine.h"
 #include "kaictl/run.h"
 
@@ -35,6 +36,8 @@ struct CommandLine {
   AuditExportOptions audit_export;
   AuditVerifyOptions audit_verify;
   AuditProveOptions audit_prove;
+  std::string key;
+  MemoryListOptions memory_list;
 };
 
 class Commands {
@@ -66,6 +69,8 @@ class Commands {
   void define_quarantine();
   void define_events();
   void define_audit();
+  // command_line_memory.cc
+  void define_memory();
 
   CLI::App& app_;
   CommandLine& line_;

@@ -160,7 +160,7 @@ Outcome<Answer> send(const Context& context, const std::string& id, const std::s
   auto answer = ask(context, request, call_options(context, id + " to answer", times.limit), {}, "{}");
   if (!answer) return answer;
   answer->json = message_json(answer->json);
-  answer->text = payload_text(answer->json, isatty(STDOUT_FILENO) == 1);
+  answer->text = value_text(answer->json, "payload", isatty(STDOUT_FILENO) == 1);
   return answer;
 }
 

@@ -1,7 +1,6 @@
 #include "kaictl/output.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "base/base64.h"
@@ -15,27 +14,6 @@ namespace {
 std::size_t width(std::string_view text) {
   return static_cast<std::size_t>(
       std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
-}
-
-constexpr std::size_t kListColumns = 7;
-using Row = std::array<std::string, kListColumns>;
-
-std::string table(const std::vector<Row>& rows) {
-  std::array<std::size_t, kListColumns> widths{};
-  for (const Row& row : rows) {
-    for (std::size_t at = 0; at < row.size(); ++at) widths[at] = std::max(widths[at], width(row[at]));
-  }
-  std::string text;
-  for (const Row& row : rows) {
-    std::string line;
-    for (std::size_t at = 0; at < row.size(); ++at) {
-      line += row[at];
-      line.append(widths[at] - width(row[at]) + 2, ' ');
-    }
-    line.erase(line.find_last_not_of(' ') + 1);
-    text += line + "\n";
-  }
-  return text;
 }
 
 std::string or_dash(const std::string& text) {
@@ -120,6 +98,24 @@ std::string next_step(const Json& status, const std::string& id) {
 
 }  // namespace
 
+std::string table(const std::vector<TableRow>& rows) {
+  std::vector<std::size_t> widths(rows.empty() ? 0 : rows.front().size());
+  for (const TableRow& row : rows) {
+    for (std::size_t at = 0; at < row.size(); ++at) widths[at] = std::max(widths[at], width(row[at]));
+  }
+  std::string text;
+  for (const TableRow& row : rows) {
+    std::string line;
+    for (std::size_t at = 0; at < row.size(); ++at) {
+      line += row[at];
+      line.append(widths[at] - width(row[at]) + 2, ' ');
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    text += line + "\n";
+  }
+  return text;
+}
+
 std::string readable_duration(std::int64_t ms) {
   const std::int64_t seconds = ms / 1000;
   const auto pair = [](std::int64_t large, const char* large_unit, std::int64_t small, const char* small_unit) {
@@ -139,7 +135,7 @@ std::string list_text(std::string_view json) {
   if (!agents.is_array() || agents.empty())
     return "no agents are registered; register one with: kaictl register PATH\n";
   std::string out_of_service;
-  std::vector<Row> rows = {{"ID", "VERSION", "STATE", "UPTIME", "RESTARTS", "POLICY", "NAME"}};
+  std::vector<TableRow> rows = {{"ID", "VERSION", "STATE", "UPTIME", "RESTARTS", "POLICY", "NAME"}};
   for (const Json& agent : agents) {
     std::string state = text_of(agent, "state");
     const std::string desired = text_of(agent, "desired");
@@ -227,18 +223,18 @@ bool is_plain(std::string_view lines) {
 
 }  // namespace
 
-std::string payload_text(std::string_view json, bool pretty) {
-  const Json message = parse_document(json);
-  if (message.is_discarded()) return escape_for_terminal(json) + "\n";
-  const Json payload = member(message, "payload");
-  if (!message.is_object() || !message.contains("payload")) {
-    const std::string encoded = text_of(message, "payloadBase64");
+std::string value_text(std::string_view json, const std::string& name, bool pretty) {
+  const Json document = parse_document(json);
+  if (document.is_discarded()) return escape_for_terminal(json) + "\n";
+  const Json value = member(document, name);
+  if (!document.is_object() || !document.contains(name)) {
+    const std::string encoded = text_of(document, name + "Base64");
     return encoded.empty() ? std::string() : encoded + "\n";
   }
   std::string_view rest;
-  std::string lines = dump(payload, pretty ? 2 : -1);
+  std::string lines = dump(value, pretty ? 2 : -1);
   // What would drive a terminal is written with JSON's own escapes, so that the text stays JSON.
-  if (!is_plain(lines)) lines = payload.dump(pretty ? 2 : -1, ' ', true, Json::error_handler_t::replace);
+  if (!is_plain(lines)) lines = value.dump(pretty ? 2 : -1, ' ', true, Json::error_handler_t::replace);
   std::string text;
   for (rest = lines; !rest.empty();) {
     const std::size_t end = std::min(rest.find('\n'), rest.size());

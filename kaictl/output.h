@@ -23,6 +23,10 @@ struct Answer {
 /// 5120 → "5.1s", 192000 → "3m 12s", 7500000 → "2h 5m", "4d 3h".
 std::string readable_duration(std::int64_t ms);
 
+using TableRow = std::vector<std::string>;
+/// Columns of equal width, a row a line. All rows have as many columns; what is in them is escaped.
+std::string table(const std::vector<TableRow>& rows);
+
 /// The agents as a table.
 std::string list_text(std::string_view json);
 /// One agent as a block: what it does, why, and what to do next.
@@ -31,8 +35,8 @@ std::string status_text(std::string_view json);
 std::string register_text(std::string_view json);
 /// "calendarAgent: running"; `done` ("started") where the document names no state.
 std::string state_text(const std::string& id, std::string_view done, std::string_view json);
-/// The payload of a response KLPMessage; `pretty` for terminals.
-std::string payload_text(std::string_view json, bool pretty);
+/// The member `name` of a document, a JSON value, or where it is bytes NAMEBase64 as it is; `pretty` for terminals.
+std::string value_text(std::string_view json, const std::string& name, bool pretty);
 
 /// A KLPMessage as it is printed: where kaid passed on the payload without reading it (payloadBase64) and it is JSON,
 /// it becomes `payload`, byte for byte.

@@ -51,12 +51,13 @@ void decide_sandbox(const Manifest& manifest, const Policy& policy, Decisions& d
 }
 
 void decide_memory(const MemoryConfig& memory, const Policy& policy, Decisions& decisions) {
+  const std::string kept = memory.type == MemoryType::kVolatile ? "until it is terminated" : "until it is purged";
+  const double most = policy.limits.memory_store_mb;
   decisions.verdicts.push_back(
       {"/memory", "a memory store",
-       "memory calls answer UNAVAILABLE in this version: keep state in files or in the process",
-       policy.rule("limits.memoryStore"),
-       // One that asks to keep nothing loses nothing.
-       memory.type == MemoryType::kVolatile ? Kind::kGranted : Kind::kTrimmed});
+       "kept " + kept + ", at most " + megabytes(std::min(memory.max_size.value_or(most), most)) +
+           (policy.memory_encryption ? ", its values encrypted" : ""),
+       policy.rule("limits.memoryStore"), Kind::kGranted});
   if (!memory.max_size) return;
   Verdict verdict{"/memory/maxSize", megabytes(*memory.max_size), "within limits.memoryStore",
                   policy.rule("limits.memoryStore"), Kind::kGranted};

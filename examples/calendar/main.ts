@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { areIntervalsOverlapping, compareAsc, isAfter, isBefore, parseISO } from 'date-fns';
 import type { AgentContext, AgentLifecycleHooks, KLPMessage } from '@kai/agent';
 import { readPeriod, type Moment, type Period } from './period';
-import { ProcessStore, type CalendarEvent, type EventStore } from './store';
+import { EventStore, type CalendarEvent } from './store';
 
 type Payload = Record<string, unknown>;
 
@@ -14,16 +14,17 @@ interface Availability {
 
 export default class CalendarAgent implements AgentLifecycleHooks {
   #ctx: AgentContext;
-  #events: EventStore = new ProcessStore();
+  #events: EventStore;
   /** Messages are served at once, but whoever looks for a conflict and then adds must not be overtaken in between. */
   #lastChange: Promise<unknown> = Promise.resolve();
 
   constructor(ctx: AgentContext) {
     this.#ctx = ctx;
+    this.#events = new EventStore(ctx.memory);
   }
 
   async onInit(): Promise<void> {
-    this.#ctx.log.info('calendar is empty', { store: 'process' });
+    this.#ctx.log.info('calendar opens', { events: (await this.#events.all()).length });
   }
 
   async onStart(): Promise<void> {}
@@ -48,14 +49,6 @@ export default class CalendarAgent implements AgentLifecycleHooks {
 
   async onError(err: Error): Promise<void> {
     this.#ctx.log.warn(`request failed: ${err.message}`);
-  }
-
-  async saveState(): Promise<CalendarEvent[]> {
-    return this.#events.all();
-  }
-
-  async restoreState(events: CalendarEvent[] | null): Promise<void> {
-    for (const event of events ?? []) await this.#events.add(event);
   }
 
   async #schedule(payload: Payload): Promise<CalendarEvent> {

@@ -1,4 +1,5 @@
-// Where the agent keeps its events. The agent knows the interface only, so that they can move to ctx.memory.
+// Where the agent keeps its events: in its memory, one key an event. What was added is kept when the promise is.
+import type { AgentMemory } from '@kai/agent';
 
 export interface CalendarEvent {
   id: string;
@@ -9,26 +10,33 @@ export interface CalendarEvent {
   end: string;
 }
 
-export interface EventStore {
-  all(): Promise<CalendarEvent[]>;
-  add(event: CalendarEvent): Promise<void>;
-  /** Whether there was such an event. */
-  remove(id: string): Promise<boolean>;
-}
+const PREFIX = 'event/';
 
-/** Lives as long as the process. */
-export class ProcessStore implements EventStore {
-  #events = new Map<string, CalendarEvent>();
+export class EventStore {
+  #memory: AgentMemory;
+
+  constructor(memory: AgentMemory) {
+    this.#memory = memory;
+  }
 
   async all(): Promise<CalendarEvent[]> {
-    return [...this.#events.values()];
+    const events: CalendarEvent[] = [];
+    let cursor: string | undefined;
+    do {
+      const page = await this.#memory.list({ prefix: PREFIX, limit: 500, cursor });
+      events.push(...(await this.#memory.getMany(page.keys)).values());
+      cursor = page.cursor;
+    } while (cursor !== undefined);
+    return events;
   }
 
+  /** The manifest's ttl is for what may be forgotten; an event stays until it is cancelled. */
   async add(event: CalendarEvent): Promise<void> {
-    this.#events.set(event.id, event);
+    await this.#memory.set(PREFIX + event.id, event, { ttl: 0, ifAbsent: true });
   }
 
+  /** Whether there was such an event. */
   async remove(id: string): Promise<boolean> {
-    return this.#events.delete(id);
+    return this.#memory.delete(PREFIX + id);
   }
 }

@@ -10,7 +10,7 @@ _kaictl_ids() {
 _kaictl() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}
   local commands='register unregister list status start stop restart terminate send logs events run
-    quarantine recover audit policy reload doctor version'
+    quarantine recover audit memory policy reload doctor version'
   local global='--socket --output -o --help --version'
   local command='' socket='' at
   local -A options=(
@@ -21,6 +21,8 @@ _kaictl() {
     ['quarantine show']='--timeout' [recover]='--force --timeout' ['audit list']='--lines -n --timeout'
     ['audit export']='--file --timeout' ['audit verify']='--file --key --checkpoint --timeout'
     ['audit prove']='--checkpoint --timeout' ['audit checkpoint']='--timeout' ['audit rotate-key']='--timeout'
+    ['memory stats']='--timeout' ['memory get']='--timeout' ['memory list']='--prefix --limit --cursor --timeout'
+    ['memory export']='--timeout' ['memory import']='--timeout'
     [run]='--manifest --policy --env --mount --' ['policy check']='--timeout'
     ['policy explain']='--connect --timeout' [reload]='--timeout' [doctor]='' [version]='--timeout'
   )
@@ -47,7 +49,7 @@ _kaictl() {
     --socket | --manifest | --mount | --file | --key | --checkpoint) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
     --type) mapfile -t COMPREPLY < <(compgen -W 'crash resource_abuse security_violation manual' -- "$current"); return ;;
     --severity) mapfile -t COMPREPLY < <(compgen -W 'low medium high critical' -- "$current"); return ;;
-    --timeout | --connect | --since | --lines | -n | --policy | --env | --reason) return ;;
+    --timeout | --connect | --since | --lines | -n | --prefix | --limit | --cursor | --policy | --env | --reason) return ;;
   esac
   if [[ -z $command ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$commands $global" -- "$current")
@@ -57,13 +59,17 @@ _kaictl() {
     mapfile -t COMPREPLY < <(compgen -W 'check explain' -- "$current")
   elif [[ $command == audit ]]; then
     mapfile -t COMPREPLY < <(compgen -W 'list export verify prove checkpoint rotate-key' -- "$current")
+  elif [[ $command == memory ]]; then
+    mapfile -t COMPREPLY < <(compgen -W 'stats get list export import' -- "$current")
+  elif [[ $command =~ ^memory\ (export|import)$ && $previous != "${command#* }" ]]; then
+    mapfile -t COMPREPLY < <(compgen -f -- "$current")
   elif [[ $command == quarantine ]]; then
     mapfile -t COMPREPLY < <(compgen -W "show $(_kaictl_ids "$socket")" -- "$current")
   elif [[ $command == policy* ]]; then
     mapfile -t COMPREPLY < <(compgen -f -- "$current"; [[ $command != 'policy explain' ]] || compgen -W "$(_kaictl_ids "$socket")" -- "$current")
   elif [[ $command == register ]]; then
     mapfile -t COMPREPLY < <(compgen -f -- "$current")
-  elif [[ $command =~ ^(unregister|status|start|stop|restart|terminate|send|logs|events|recover|quarantine\ show|audit\ (list|export|verify|prove))$ ]]; then
+  elif [[ $command =~ ^(unregister|status|start|stop|restart|terminate|send|logs|events|recover|quarantine\ show|audit\ (list|export|verify|prove)|memory\ (stats|get|list|export|import))$ ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$(_kaictl_ids "$socket")" -- "$current")
   fi
 }

@@ -1,5 +1,9 @@
 // The types of kAI agents: the specification's interfaces by their own names, and what the runtime gives an agent.
 
+import type { IDBFactory } from './indexeddb.js';
+
+export * from './indexeddb.js';
+
 // ---- manifest ---------------------------------------------------------------------------------------------------
 
 export interface AgentManifest {
@@ -207,6 +211,8 @@ export interface AgentContext {
   readonly permissions: Permission[];
   readonly limits: AgentLimits;
   readonly memory: AgentMemory;
+  /** The standard's indexedDB, which is also a global: where the manifest's memory.backend is "indexeddb". */
+  readonly indexedDB?: IDBFactory;
   readonly log: AgentLog;
   /**
    * Asks another agent; the promise is the payload of its response. Rejects with an AgentError; one that is `retryable`
@@ -231,21 +237,38 @@ export interface AgentLimits {
   frameBytes: number;
 }
 
-/** Values are JSON, or bytes (Uint8Array). Every call rejects with an AgentError. */
+/**
+ * Values are JSON, or bytes (Uint8Array). Every call rejects with an AgentError: CONFLICT where a condition does not hold,
+ * QUOTA_EXCEEDED, TOO_LARGE, INVALID, DENIED (another agent's memory without a grant). One that is `retryable`
+ * (UNAVAILABLE, BUSY, TIMEOUT) may be tried again; of a write that was under way nobody knows then whether it was done.
+ */
 export interface AgentMemory {
   /** undefined where there is no such key. `agent` reads the shared memory of another agent. */
   get(key: string, options?: { agent?: string }): Promise<any>;
+  /** The value with its version, for `ifVersion`; undefined where there is no such key. */
+  getEntry(key: string, options?: { agent?: string }): Promise<{ value: any; version: number } | undefined>;
   set(key: string, value: unknown, options?: MemorySetOptions): Promise<{ version: number }>;
-  getMany(keys: string[]): Promise<Map<string, any>>;
-  /** All or none. */
+  /** Those of the keys (at most 1,000) that are there. */
+  getMany(keys: string[], options?: { agent?: string }): Promise<Map<string, any>>;
+  /** All or none, at most 1,000; conditions too: one that does not hold, and nothing is written. */
   setMany(entries: MemoryEntry[]): Promise<{ version: number }[]>;
   /** Whether there was such a key. */
   delete(key: string): Promise<boolean>;
-  list(options?: { prefix?: string; limit?: number; cursor?: string }): Promise<{ keys: string[]; cursor?: string }>;
+  /** Keys in the order of their UTF-8 bytes, at most 1,000 at once; with `cursor` the next ones. No cursor: that was all. */
+  list(options?: MemoryListOptions): Promise<{ keys: string[]; cursor?: string }>;
+}
+
+export interface MemoryListOptions {
+  prefix?: string;
+  limit?: number;
+  /** Of the answer before. */
+  cursor?: string;
+  /** Reads the shared memory of another agent. */
+  agent?: string;
 }
 
 export interface MemorySetOptions {
-  /** Seconds; 0 is never. */
+  /** Seconds, also parts of one; 0 is never. Left out: the manifest's. */
   ttl?: number;
   /** CONFLICT where the key exists. */
   ifAbsent?: boolean;

@@ -30,10 +30,12 @@ Agent::Agent(Environment& environment, RegisteredAgent row, Manifest manifest)
       policy_(environment.policies.for_agent(row_.id)),
       state_(state_at_rest(row_.state)),
       restart_policy_(*policy_),
+      memory_(environment.memory, row_.id, manifest_.memory, policy_),
       denials_(environment.loop, environment.log, environment.audit, row_.id,
                [this](bool mostly_limits) { too_many_denials(mostly_limits); }),
       backoff_timer_(environment.loop),
-      retry_timer_(environment.loop) {
+      retry_timer_(environment.loop),
+      memory_timer_(environment.loop) {
   if (state_ != State::kQuarantined) return;
   auto record = parse_quarantine(row_.quarantine);
   check(record ? Result<>{} : tl::unexpected(record.error()));
@@ -171,6 +173,7 @@ void Agent::enter(State state) {
   }
   // One that is recovering rests in its quarantine until it serves.
   if (at_rest(state) && state != State::kQuarantined) save_rest(state);
+  if (state == State::kTerminated) clear_volatile();
 }
 
 void Agent::save_rest(State state) {
@@ -192,8 +195,10 @@ void Agent::carry_out(Effect effect) {
     case Effect::kSpawn:
       return spawn();
     case Effect::kStopInstance:
+      if (instance_) return instance_->stop(policy().deadlines.stop);
       // A start that is refused has none, and its end is on its way.
-      if (instance_) instance_->stop(policy().deadlines.stop);
+      if (std::exchange(opening_memory_, false))
+        end_unlaunched("it was stopped before it began", false, Cause::kStopped);
       return;
     case Effect::kIsolate:
       return isolate();
@@ -296,6 +301,7 @@ void Agent::replace(RegisteredAgent row, Manifest manifest) {
   row_ = std::move(row);
   manifest_ = std::move(manifest);
   prepared_.reset();
+  memory_.configure(manifest_.memory, policy_);
 }
 
 void Agent::health(std::chrono::milliseconds deadline, std::function<void(std::string)> answer) {
@@ -351,7 +357,7 @@ std::optional<Outcome<>> Agent::outcome_of(const Waiter& waiter) const {
       if (resting || life_ != waiter.life) return Outcome<>{};
       return std::nullopt;
     case Goal::kTerminated:
-      if (state_ == State::kTerminated) return Outcome<>{};
+      if (state_ == State::kTerminated && !clearing_memory_) return Outcome<>{};
       return std::nullopt;
   }
   return std::nullopt;

@@ -1,6 +1,7 @@
 // A registered agent: its place in the lifecycle, and the instance that runs now. It carries out the effects that
 // lifecycle.h decides on. agent.cc: what operators ask and how a transition is made; agent_life.cc: what becomes of the
-// instance, and what that means; agent_messages.cc: what others say to it, and it to others.
+// instance, and what that means; agent_messages.cc: what others say to it, and it to others;
+// agent_memory.cc: what it keeps.
 #pragma once
 
 #include <chrono>
@@ -17,6 +18,7 @@
 #include "supervisor/control/health.h"
 #include "supervisor/control/instance.h"
 #include "supervisor/control/lifecycle.h"
+#include "supervisor/control/memory_context.h"
 #include "supervisor/control/output_pipes.h"
 #include "supervisor/control/quarantine.h"
 #include "supervisor/control/restart_policy.h"
@@ -66,6 +68,11 @@ class Agent {
   [[nodiscard]] bool deliver_event(const klp::Message& event);
   /// What it may do with others' resources: manifest ∩ policy, as it was started.
   [[nodiscard]] const std::vector<Permission>& permissions() const;
+  /// What it keeps, for operators, other agents and the end of it.
+  [[nodiscard]] MemoryContext& memory() { return memory_; }
+  [[nodiscard]] const MemoryContext& memory() const { return memory_; }
+  /// It tried to read memory that it may not: one line of the log, counted.
+  void deny_memory(std::string_view of, const std::string& reason);
   /// It tried to reach `to` and may not: one line of the log, counted.
   void deny(const klp::Message& message, const std::string& reason);
 
@@ -132,6 +139,12 @@ class Agent {
   void enter(State state);
 
   void spawn();
+  void launch();
+  void launch_with_memory();
+  void on_memory_ready(MemoryOutcome<>&& ready);
+  void end_unlaunched(const std::string& message, bool hopeless, Cause cause);
+  void on_memory(klp::MemoryRequest&& request);
+  void clear_volatile();
   void refuse_spawn(const std::string& why);
   void adopt_ended(const keeper::Adoptable& found, const PreparedSandbox* sandbox);
   void on_resumed(klp::Resume::Phase phase);
@@ -189,8 +202,12 @@ class Agent {
   std::deque<bool> resource_ends_;                      // of the last crashes: memory, processes or disk
   std::optional<std::uint32_t> operator_uid_;           // who asked for what happens now; empty: kaid itself
   std::uint64_t received_ = 0, sent_ = 0;               // messages, since kaid began
-  std::deque<std::string> headers_;                     // of the last messages, for the evidence
-  bool automatic_ = false;                              // this start is kaid's own doing
+  MemoryContext memory_;
+  bool clearing_memory_ = false;       // it is terminated, and what was volatile is about to be gone
+  bool opening_memory_ = false;        // the start waits for it
+  std::uint64_t memory_refusals_ = 0;  // while it waits
+  std::deque<std::string> headers_;    // of the last messages, for the evidence
+  bool automatic_ = false;             // this start is kaid's own doing
   std::uint32_t restarts_ = 0;
   std::uint64_t ended_instance_ = 0;  // that ended while there was no control
   std::uint64_t stops_ = 0;
@@ -202,7 +219,7 @@ class Agent {
   std::vector<std::string> last_degraded_;
   std::unique_ptr<Instance> instance_;
   std::unique_ptr<HealthMonitor> health_;
-  Timer backoff_timer_, retry_timer_;
+  Timer backoff_timer_, retry_timer_, memory_timer_;
   Backoff backoff_;
   std::list<Waiter> waiters_;
 };

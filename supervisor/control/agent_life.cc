@@ -19,6 +19,14 @@ void Agent::spawn() {
   start_asked_at_ = monotonic_ms();
   const auto sandbox = prepared();
   if (!sandbox) return refuse_spawn(sandbox.error().message());
+  memory_.configure(manifest_.memory, policy_);
+  if (manifest_.runtime.protocol == Protocol::kRunner) return launch_with_memory();
+  launch();
+}
+
+void Agent::launch() {
+  const auto sandbox = prepared();
+  if (!sandbox) return refuse_spawn(sandbox.error().message());
   output_ = std::make_unique<OutputPipes>(environment_.loop, environment_.log, row_.id, policy_->limits.log_lines);
   auto descriptors = output_->open();
   if (!descriptors) return refuse_spawn(descriptors.error().message());
@@ -28,10 +36,14 @@ void Agent::spawn() {
 
 // The table is in the middle of kStart: the end comes when it is through.
 void Agent::refuse_spawn(const std::string& why) {
+  end_unlaunched("its sandbox could not be described: " + why, true, Cause::kSetup);
+}
+
+void Agent::end_unlaunched(const std::string& message, bool hopeless, Cause cause) {
   End end;
-  end.cause = Cause::kSetup;
-  end.message = "its sandbox could not be described: " + why;
-  end.hopeless = true;
+  end.cause = cause;
+  end.message = message;
+  end.hopeless = hopeless;
   environment_.loop.defer([this, alive = std::weak_ptr(alive_), end] {
     if (!alive.expired()) on_ended(end);
   });
@@ -43,6 +55,7 @@ Instance::Handlers Agent::instance_handlers() {
   handlers.started = [this] { on_started(); };
   handlers.resumed = [this](klp::Resume::Phase phase) { on_resumed(phase); };
   handlers.message = [this](klp::Message&& message) { on_message(message); };
+  handlers.memory = [this](klp::MemoryRequest&& request) { on_memory(std::move(request)); };
   handlers.log = [this](const klp::AgentLog& log) {
     output_->log(parse_log_level(log.level()).value_or(LogLevel::kInfo), log.message(), log.fields_json());
   };
@@ -198,6 +211,8 @@ void Agent::too_many_denials(bool mostly_limits) {
 // ── its end ──
 
 void Agent::on_ended(const End& end) {
+  opening_memory_ = false;
+  memory_timer_.stop();
   if (state_ != State::kQuarantined) {
     last_end_ = end;
     row_.last_end = to_json(end);
@@ -219,6 +234,7 @@ void Agent::on_ended(const End& end) {
   const auto health = std::move(health_);
   if (instance_) last_degraded_ = instance_->degraded();
   instance_.reset();
+  memory_.end_session();
   static_cast<void>(apply(event));
   up_since_ = 0;
   // Last: until then the next control is told of this end once more.

@@ -174,4 +174,15 @@ void Agent::deny(const klp::Message& message, const std::string& reason) {
   denials_.write(denial);
 }
 
+void Agent::deny_memory(std::string_view of, const std::string& reason) {
+  Denial denial;
+  denial.kind = Denial::Kind::kMessage;
+  denial.what = of;
+  denial.detail = "the memory of agent " + std::string(of);
+  denial.reason = reason;
+  denial.rule = policy().rule("permissions");
+  denial.error = "DENIED";
+  denials_.write(denial);
+}
+
 }  // namespace kai

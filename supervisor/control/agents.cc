@@ -93,6 +93,18 @@ DependencyGraph Agents::dependencies() const {
   return graph;
 }
 
+std::vector<std::string> Agents::dependents(const std::string& id) const {
+  std::vector<std::string> found;
+  for (const auto& [other, agent] : agents_) {
+    const auto& needs = agent->manifest().dependencies;
+    const bool depends = std::any_of(needs.begin(), needs.end(), [&](const Dependency& each) {
+      return each.type == DependencyType::kAgent && each.required && each.name == id;
+    });
+    if (depends && !agent->idle() && other != id) found.push_back(other);
+  }
+  return found;
+}
+
 void Agents::shut_down(std::function<void()> done) {
   stopping_ = true;
   waiting_.clear();

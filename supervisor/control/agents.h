@@ -22,6 +22,8 @@ class Agents {
   void adopt(std::vector<KeeperClient::Adoption> adoptions);
   /// Which agent depends on which.
   [[nodiscard]] DependencyGraph dependencies() const;
+  /// Those that run, or are about to, and need this agent.
+  [[nodiscard]] std::vector<std::string> dependents(const std::string& id) const;
   /// Starts those that are desired running, not quarantined and not running already, each behind what it depends on.
   /// `again`: kaid went on while control was started again: what had come to rest by itself stays there.
   void start_desired(bool again);

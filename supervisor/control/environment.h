@@ -12,6 +12,7 @@
 namespace kai {
 
 class AuditLog;
+class MemoryManager;
 class Router;
 
 struct Environment {
@@ -23,6 +24,7 @@ struct Environment {
   const keeper::Hello& hello;
   Policies& policies;
   AuditLog& audit;
+  MemoryManager& memory;
   Router* router = nullptr;  ///< control's own, before anything is started
 };
 

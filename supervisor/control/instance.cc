@@ -163,6 +163,16 @@ Result<> Instance::spawn(const PreparedSandbox& sandbox, std::uint32_t uid_slot,
   return {};
 }
 
+void Instance::on_memory(klp::MemoryRequest&& request) {
+  if (isolated_) return;
+  if (handlers_.memory) return handlers_.memory(std::move(request));
+  klp::MemoryAnswer answer;
+  answer.set_id(request.id());
+  answer.mutable_error()->set_code("UNAVAILABLE");
+  answer.mutable_error()->set_message("a program under 'kaictl run' has no memory: register it as an agent");
+  channel_->answer_memory(std::move(answer));
+}
+
 KlpChannel::Handlers Instance::channel_handlers() {
   return {
       .accepted = [this] { on_accepted(); },
@@ -189,6 +199,7 @@ KlpChannel::Handlers Instance::channel_handlers() {
           [this](klp::Message&& message) {
             if (!isolated_) handlers_.message(std::move(message));
           },
+      .memory = [this](klp::MemoryRequest&& request) { on_memory(std::move(request)); },
       .log = [this](const klp::AgentLog& log) { handlers_.log(log); },
       .health = [this](klp::HealthReport&& report) { handlers_.health(std::move(report)); },
       .exit =

@@ -45,6 +45,7 @@ class Instance {
     /// Of one that was adopted, instead of activated: it said in what phase it is.
     std::function<void(klp::Resume::Phase)> resumed = [](klp::Resume::Phase) {};
     std::function<void(klp::Message&&)> message = [](klp::Message&&) {};
+    std::function<void(klp::MemoryRequest&&)> memory;  ///< empty: it has none, and is told so
     std::function<void(const klp::AgentLog&)> log = [](const klp::AgentLog&) {};
     std::function<void(klp::HealthReport&&)> health = [](klp::HealthReport&&) {};
     std::function<void(const End&)> ended;  ///< once, last
@@ -104,6 +105,7 @@ class Instance {
   void on_limit(const keeper::LimitHit& hit);
   void on_file_denied(const keeper::FileDenied& denied);
   void on_exited(const keeper::AgentExited& exited);
+  void on_memory(klp::MemoryRequest&& request);
   void on_rejected(const klp::Message& message, const Failure& failure);
   void on_channel_closed(const std::string& why, bool by_peer);
   KlpChannel::Handlers channel_handlers();

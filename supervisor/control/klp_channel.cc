@@ -93,6 +93,8 @@ void KlpChannel::handle(klp::Envelope& envelope) {
       return handlers_.start_failed(envelope.start_failed());
     case klp::Envelope::kMessage:
       return handle_message(envelope.message(), envelope.signature());
+    case klp::Envelope::kMemoryRequest:
+      return handlers_.memory(std::move(*envelope.mutable_memory_request()));
     case klp::Envelope::kHealthReport:
       return handlers_.health(std::move(*envelope.mutable_health_report()));
     case klp::Envelope::kLog:
@@ -159,6 +161,7 @@ void KlpChannel::handle_hello(const klp::Hello& hello) {
   accepted.set_max_in_flight(terms_.in_flight);
   accepted.set_message_deadline_ms(static_cast<std::uint32_t>(terms_.message_deadline.count()));
   accepted.add_services("topics");
+  accepted.add_services("memory");
   send(envelope);
   phase_ = Phase::kAccepted;
   handlers_.accepted();
@@ -224,6 +227,22 @@ void KlpChannel::reply(const klp::Message& request, klp::Message response) {
   response.set_correlation_id(request.id());
   response.set_timestamp(iso_now());
   send_message(response);
+}
+
+void KlpChannel::answer_memory(klp::MemoryAnswer answer) {
+  klp::Envelope envelope;
+  *envelope.mutable_memory_answer() = std::move(answer);
+  const klp::MemoryAnswer& said = envelope.memory_answer();
+  // That something was written must not be unsaid; it is small, and counts towards the stream's own limit.
+  const bool read = said.has_got() || said.has_listed() || said.has_indexed_db();
+  const std::size_t bytes = envelope.ByteSizeLong();
+  if (read && (stream_.queued_bytes() + bytes > kMaxAnswerBytes || bytes > kMaxFrameBytes + kEnvelopeOverheadBytes)) {
+    klp::MemoryError& error = *envelope.mutable_memory_answer()->mutable_error();
+    error.set_code("BUSY");
+    error.set_message("the answer found no place: the agent has not read those before");
+    error.set_retryable(true);
+  }
+  send(envelope);
 }
 
 bool KlpChannel::deliver(klp::Message event) {

@@ -44,6 +44,7 @@ class KlpChannel {
     std::function<void()> started;
     std::function<void(const klp::StartFailed&)> start_failed;
     std::function<void(klp::Message&&)> message;  ///< a request or event of the agent's, `from` stamped
+    std::function<void(klp::MemoryRequest&&)> memory;  ///< each is answered by answer_memory
     std::function<void(const klp::AgentLog&)> log;
     std::function<void(klp::HealthReport&&)> health;
     std::function<void(const klp::Exit&)> exit;
@@ -64,6 +65,8 @@ class KlpChannel {
   /// The answer to a request of the agent's: `response` has payload, content type and metadata.
   void reply(const klp::Message& request, klp::Message response);
   void reply_error(const klp::Message& request, const Failure& failure);
+  /// The answer to a request of its memory.
+  void answer_memory(klp::MemoryAnswer answer);
   /// An event of a topic, with `from` and `to` as its publisher had them. Nobody answers it. false: it is lost, as the
   /// agent has not read those before it.
   [[nodiscard]] bool deliver(klp::Message event);

@@ -82,11 +82,15 @@ void handle_request(Operations& operations, const control::Request& request, std
     case R::kAuditRotateKey:
       return handle_audit_rotate_key(operations, responder);
     case R::kMemoryStats:
+      return handle_memory_stats(operations, request.memory_stats(), responder);
     case R::kMemoryRead:
+      return handle_memory_read(operations, request.memory_read(), responder);
     case R::kMemoryKeys:
+      return handle_memory_keys(operations, request.memory_keys(), responder);
     case R::kMemoryExport:
+      return handle_memory_export(operations, request.memory_export(), first_of(descriptors), responder);
     case R::kMemoryImport:
-      return responder.fail({"UNAVAILABLE", "not there yet", {}, {}, true});
+      return handle_memory_import(operations, request.memory_import(), first_of(descriptors), responder);
     case R::OP_NOT_SET:
       break;
   }

@@ -11,6 +11,8 @@
 
 namespace kai {
 
+class AuditReader;
+
 struct Operations {
   Environment& environment;
   Agents& agents;
@@ -37,6 +39,17 @@ void handle_quarantine(Operations& operations, const control::Quarantine& reques
 void handle_quarantine_show(Operations& operations, const control::QuarantineShow& request, const Responder& responder);
 void handle_recover(Operations& operations, const control::Recover& request, const Responder& responder);
 
+// requests_memory.cc; `file`: a regular file that the client opened
+void handle_memory_stats(Operations& operations, const control::MemoryStats& request, const Responder& responder);
+void handle_memory_read(Operations& operations, const control::MemoryRead& request, const Responder& responder);
+void handle_memory_keys(Operations& operations, const control::MemoryKeys& request, const Responder& responder);
+void handle_memory_export(Operations& operations, const control::MemoryExport& request, Fd file,
+                          const Responder& responder);
+void handle_memory_import(Operations& operations, const control::MemoryImport& request, Fd file,
+                          const Responder& responder);
+/// The failure that a memory's refusal is for an operator.
+Failure memory_failure(const std::string& agent, const klp::MemoryError& error);
+
 // requests_events.cc
 void handle_events(Operations& operations, const control::Events& request, const Responder& responder);
 
@@ -52,6 +65,9 @@ void handle_logs(Operations& operations, const control::Logs& request, const Res
 
 // requests_audit.cc: records, in pieces
 void handle_audit_list(Operations& operations, const control::AuditList& request, const Responder& responder);
+/// Whether anybody ever had that id, registered or in a record; true for "", which is all of them.
+Result<bool> audit_knows(Operations& operations, AuditReader& reader, const std::string& id);
+Failure audit_unreadable(const Error& error);
 void handle_audit_export(Operations& operations, const control::AuditExport& request, const Responder& responder);
 // requests_audit_check.cc; `remembered`: of the checkpoint that the operator kept, or none
 void handle_audit_verify(Operations& operations, Fd remembered, const Responder& responder);

@@ -23,12 +23,22 @@ std::string state_document(const Agent& agent) {
   return json;
 }
 
+/// What an operator should know of one that is down now.
+std::vector<std::string> missed_by(const Operations& operations, const Agent& agent) {
+  if (!agent.idle()) return {};
+  std::vector<std::string> warnings;
+  for (const std::string& other : operations.agents.dependents(agent.row().id)) {
+    warnings.push_back("agent '" + other + "' depends on it and goes on without it: kaictl stop " + other);
+  }
+  return warnings;
+}
+
 void answer_with_state(Operations& operations, const std::string& id, const Outcome<>& outcome,
                        const Responder& responder) {
   if (!outcome) return responder.fail(outcome.error());
   const Agent* agent = operations.agents.find(id);
   if (agent == nullptr) return responder.fail(not_registered(id));
-  responder.done(state_document(*agent));
+  responder.done(state_document(*agent), missed_by(operations, *agent));
 }
 
 /// Of what changes something: answered when it is recorded for good.
@@ -55,19 +65,30 @@ void change_state(Operations& operations, const control::AgentRef& request, Oper
               });
 }
 
-/// Its private data. `then` is called when nothing of it is left; a failure is answered.
+/// Its memory. `then` is called when nothing of it is left; a failure is answered.
+void drop_memory(Operations& operations, const std::string& id, const Responder& responder,
+                 const std::function<void()>& then) {
+  Agent* agent = operations.agents.find(id);
+  if (agent == nullptr) return responder.fail(not_registered(id));
+  agent->memory().purge([&operations, id, responder, then](const MemoryOutcome<MemoryUsage>& purged) {
+    if (!purged) return responder.fail(memory_failure(id, purged.error()));
+    operations.environment.log.write(LogLevel::kInfo, id, "kai.purged", "its private data and its memory are gone",
+                                     {{"memoryEntries", purged->entries}, {"memoryBytes", purged->bytes}});
+    const std::array fields = {LogField("operatorUid", responder.uid()), LogField("memoryEntries", purged->entries),
+                               LogField("memoryBytes", purged->bytes)};
+    operations.environment.audit.append(id, "kai.purged", fields_json({}, fields));
+    then();
+  });
+}
+
+/// Its private data and memory. `then` is called when nothing of it is left; a failure is answered.
 void drop_data(Operations& operations, const std::string& id, const Responder& responder, std::function<void()> then) {
   keeper::Request request;
   request.mutable_drop_data()->set_agent_id(id);
   operations.environment.keeper.request(
       std::move(request), {},
       [&operations, id, responder, then = std::move(then)](const keeper::Reply& reply, const std::vector<Fd>&) {
-        if (!reply.has_failed()) {
-          operations.environment.log.write(LogLevel::kInfo, id, "kai.purged", "its private data is gone");
-          const std::array fields = {LogField("operatorUid", responder.uid())};
-          operations.environment.audit.append(id, "kai.purged", fields_json({}, fields));
-          return then();
-        }
+        if (!reply.has_failed()) return drop_memory(operations, id, responder, then);
         responder.fail({"INTERNAL",
                         "its private data could not be removed: " + reply.failed().detail(),
                         "Try again with: kaictl terminate " + id + " --purge",

@@ -7,17 +7,13 @@
 #include "audit/record.h"
 #include "supervisor/control/audit_log.h"
 #include "supervisor/control/audit_reader.h"
+#include "supervisor/control/record_stream.h"
 #include "supervisor/control/requests.h"
 
 namespace kai {
 namespace {
 
 constexpr std::size_t kRecordsAtOnce = 128;
-constexpr std::size_t kQueueBytes = 256 << 10;
-
-Failure unreadable(const Error& error) {
-  return {"INTERNAL", "the audit cannot be read: " + error.message(), "See what 'kaictl audit verify' says", {}, false};
-}
 
 /// Which records, under which checkpoint. `next` is called on the thread pool, one call at a time.
 class AuditLines {
@@ -31,15 +27,11 @@ class AuditLines {
     exporting_ = true;
   }
 
-  struct Piece {
-    std::vector<std::string> lines;
-    bool done = false;
-  };
-  Result<Piece> next();
+  Result<RecordStream::Piece> next();
 
  private:
-  Result<> begin(Piece& piece);
-  Result<> begin_export(Piece& piece);
+  Result<> begin(RecordStream::Piece& piece);
+  Result<> begin_export(RecordStream::Piece& piece);
 
   std::unique_ptr<AuditReader> reader_;
   std::string agent_, note_;
@@ -51,7 +43,7 @@ class AuditLines {
   audit::ExportSum sum_;
 };
 
-Result<> AuditLines::begin(Piece& piece) {
+Result<> AuditLines::begin(RecordStream::Piece& piece) {
   begun_ = true;
   if (exporting_) return begin_export(piece);
   if (!last_) return {};
@@ -61,7 +53,7 @@ Result<> AuditLines::begin(Piece& piece) {
   return {};
 }
 
-Result<> AuditLines::begin_export(Piece& piece) {
+Result<> AuditLines::begin_export(RecordStream::Piece& piece) {
   const auto closing = reader_->record(up_to_);
   if (!closing) return tl::unexpected(closing.error());
   const auto record = audit::parse_record(closing->body);
@@ -69,13 +61,13 @@ Result<> AuditLines::begin_export(Piece& piece) {
   auto rotations = reader_->rotations(size_);
   if (!rotations) return tl::unexpected(rotations.error());
   const std::string agent = agent_.empty() ? std::string(audit::kWholeLog) : agent_;
-  piece.lines.push_back(
+  piece.records.push_back(
       audit::format_export_header({agent, std::string(record->timestamp), note_, std::move(*rotations)}));
   return {};
 }
 
-Result<AuditLines::Piece> AuditLines::next() {
-  Piece piece;
+Result<RecordStream::Piece> AuditLines::next() {
+  RecordStream::Piece piece;
   if (!begun_) {
     if (auto done = begin(piece); !done) return tl::unexpected(done.error());
   }
@@ -85,69 +77,28 @@ Result<AuditLines::Piece> AuditLines::next() {
     auto line = reader_->listed(record, note_, size_);
     if (!line) return tl::unexpected(line.error());
     if (exporting_) {
-      if (any_) piece.lines.emplace_back(audit::kExportSeparator);
+      if (any_) piece.records.emplace_back(audit::kExportSeparator);
       sum_.add(*line);
     }
     any_ = true;
     after_ = agent_.empty() ? record.seq : record.agent_seq;
-    piece.lines.push_back(std::move(*line));
+    piece.records.push_back(std::move(*line));
   }
   piece.done = records->size() < kRecordsAtOnce;
-  if (piece.done && exporting_) piece.lines.push_back(audit::format_export_footer(sum_.hex()));
+  if (piece.done && exporting_) piece.records.push_back(audit::format_export_footer(sum_.hex()));
   return piece;
-}
-
-class AuditSession : public std::enable_shared_from_this<AuditSession> {
- public:
-  AuditSession(EventLoop& loop, AuditLines lines, std::string last_word, Responder responder)
-      : loop_(loop), lines_(std::move(lines)), last_word_(std::move(last_word)), responder_(std::move(responder)) {}
-
-  // The request holds the session: it goes when the client does, or when everything is said.
-  void begin() {
-    responder_.on_gone([self = shared_from_this()] {});
-    responder_.on_drained([weak = weak_from_this()] {
-      if (const auto self = weak.lock()) self->pump();
-    });
-    pump();
-  }
-
- private:
-  void pump() {
-    if (reading_ || done_ || responder_.queued_bytes() > kQueueBytes) return;
-    reading_ = true;
-    const auto piece = std::make_shared<Result<AuditLines::Piece>>();
-    loop_.work([self = shared_from_this(), piece] { *piece = self->lines_.next(); },
-               [self = shared_from_this(), piece] { self->deliver(*piece); });
-  }
-
-  void deliver(const Result<AuditLines::Piece>& piece) {
-    reading_ = false;
-    if (!responder_.open()) return;
-    if (!piece) return responder_.fail(unreadable(piece.error()));
-    for (const std::string& line : piece->lines) responder_.record(line);
-    done_ = piece->done;
-    if (done_) return responder_.done(last_word_);
-    // What was sent asks for more when it is written.
-    if (piece->lines.empty()) pump();
-  }
-
-  EventLoop& loop_;
-  AuditLines lines_;
-  std::string last_word_;
-  Responder responder_;
-  bool reading_ = false, done_ = false;
-};
-
-/// Nobody ever had that id: no record, no registration.
-Result<bool> is_known(Operations& operations, AuditReader& reader, const std::string& id) {
-  if (id.empty() || operations.agents.find(id) != nullptr) return true;
-  const auto last = reader.last(id, operations.environment.audit.last_seq());
-  if (!last) return tl::unexpected(last.error());
-  return *last > 0;
 }
 
 std::string checkpoint_document(const std::string& note) {
   return nlohmann::ordered_json{{"checkpoint", note}}.dump();
+}
+
+void stream(Operations& operations, AuditLines lines, const std::string& note, const Responder& responder) {
+  RecordStream::Source source;
+  source.next = [told = std::make_shared<AuditLines>(std::move(lines))] { return told->next(); };
+  source.unreadable = audit_unreadable;
+  source.last_word = checkpoint_document(note);
+  RecordStream::begin(operations.environment.loop, std::move(source), responder);
 }
 
 void list_records(Operations& operations, const control::AuditList& request, const Responder& responder) {
@@ -155,34 +106,41 @@ void list_records(Operations& operations, const control::AuditList& request, con
   const auto checkpoint = audit::parse_checkpoint(head.note);
   if (!checkpoint) {
     if (operations.environment.audit.last_seq() == 0) return responder.done("{}");
-    return responder.fail(unreadable(checkpoint.error()));
+    return responder.fail(audit_unreadable(checkpoint.error()));
   }
   auto reader = AuditReader::open(head.directory);
-  if (!reader) return responder.fail(unreadable(reader.error()));
-  const auto known = is_known(operations, **reader, request.id());
-  if (!known) return responder.fail(unreadable(known.error()));
+  if (!reader) return responder.fail(audit_unreadable(reader.error()));
+  const auto known = audit_knows(operations, **reader, request.id());
+  if (!known) return responder.fail(audit_unreadable(known.error()));
   if (!*known) return responder.fail(not_registered(request.id()));
   AuditLines lines(std::move(*reader), request.id(), head.note, checkpoint->size);
   if (request.has_lines()) lines.only_last(request.lines());
-  std::make_shared<AuditSession>(operations.environment.loop, std::move(lines), checkpoint_document(head.note),
-                                 responder)
-      ->begin();
+  stream(operations, std::move(lines), head.note, responder);
 }
 
 void export_records(Operations& operations, const std::string& id, std::uint64_t seq, const Responder& responder) {
   const AuditLog::Head head = operations.environment.audit.head();
   const auto checkpoint = audit::parse_checkpoint(head.note);
-  if (!checkpoint) return responder.fail(unreadable(checkpoint.error()));
+  if (!checkpoint) return responder.fail(audit_unreadable(checkpoint.error()));
   auto reader = AuditReader::open(head.directory);
-  if (!reader) return responder.fail(unreadable(reader.error()));
+  if (!reader) return responder.fail(audit_unreadable(reader.error()));
   AuditLines lines(std::move(*reader), id, head.note, checkpoint->size);
   lines.export_up_to(seq);
-  std::make_shared<AuditSession>(operations.environment.loop, std::move(lines), checkpoint_document(head.note),
-                                 responder)
-      ->begin();
+  stream(operations, std::move(lines), head.note, responder);
 }
 
 }  // namespace
+
+Failure audit_unreadable(const Error& error) {
+  return {"INTERNAL", "the audit cannot be read: " + error.message(), "See what 'kaictl audit verify' says", {}, false};
+}
+
+Result<bool> audit_knows(Operations& operations, AuditReader& reader, const std::string& id) {
+  if (id.empty() || operations.agents.find(id) != nullptr) return true;
+  const auto last = reader.last(id, operations.environment.audit.last_seq());
+  if (!last) return tl::unexpected(last.error());
+  return *last > 0;
+}
 
 void handle_audit_list(Operations& operations, const control::AuditList& request, const Responder& responder) {
   // What happened just now is to be listed too, with its proof. A disk that takes nothing hides no older record.
@@ -194,9 +152,9 @@ void handle_audit_export(Operations& operations, const control::AuditExport& req
   Environment& environment = operations.environment;
   {
     auto reader = AuditReader::open(environment.audit.head().directory);
-    if (!reader) return responder.fail(unreadable(reader.error()));
-    const auto known = is_known(operations, **reader, request.id());
-    if (!known) return responder.fail(unreadable(known.error()));
+    if (!reader) return responder.fail(audit_unreadable(reader.error()));
+    const auto known = audit_knows(operations, **reader, request.id());
+    if (!known) return responder.fail(audit_unreadable(known.error()));
     if (!*known) return responder.fail(not_registered(request.id()));
   }
   if (const auto refusal = environment.audit.refusal()) return responder.fail(*refusal);

@@ -3,16 +3,13 @@
 
 #include "supervisor/control/audit_log.h"
 #include "supervisor/control/audit_reader.h"
+#include "supervisor/control/record_stream.h"
 #include "supervisor/control/requests.h"
 
 namespace kai {
 namespace {
 
 constexpr std::size_t kRecordsAtOnce = 256;
-// The client is read for only while it keeps up.
-constexpr std::size_t kQueueBytes = 256 << 10;
-// Records that came while the older ones were still being read.
-constexpr std::size_t kMaxHeld = 16384;
 
 // Ours, and stored: it parses. What does not is passed over, `audit verify` has more to say about it.
 std::string event_document(std::string_view record) {
@@ -32,41 +29,13 @@ std::string event_document(std::string_view record) {
   return event.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-class EventSession : public std::enable_shared_from_this<EventSession> {
+/// What was recorded when it was asked for; later ones are observed. On the thread pool.
+class RecordedEvents {
  public:
-  EventSession(Environment& environment, std::unique_ptr<AuditReader> reader, const control::Events& request,
-               Responder responder)
-      : environment_(environment),
-        reader_(std::move(reader)),
-        request_(request),
-        up_to_(environment.audit.last_seq()),
-        responder_(std::move(responder)) {}
+  RecordedEvents(std::unique_ptr<AuditReader> reader, const control::Events& request, std::uint64_t up_to)
+      : reader_(std::move(reader)), request_(request), up_to_(up_to) {}
 
-  ~EventSession() {
-    if (observer_ != 0) environment_.audit.remove_observer(observer_);
-  }
-
-  // The request holds the session: it goes when the client does, or when everything is said.
-  void begin() {
-    if (request_.follow()) {
-      observer_ = environment_.audit.add_observer(
-          [this](std::string_view agent, std::string_view record) { observe(agent, record); });
-    }
-    responder_.on_gone([self = shared_from_this()] {});
-    responder_.on_drained([weak = weak_from_this()] {
-      if (const auto self = weak.lock()) self->pump();
-    });
-    pump();
-  }
-
- private:
-  struct Piece {
-    std::vector<std::string> events;
-    bool done = false;
-  };
-
-  // On the thread pool, one at a time.
-  Result<Piece> read() {
+  Result<RecordStream::Piece> next() {
     if (!begun_ && request_.has_lines()) {
       const auto last = reader_->last(request_.id(), up_to_);
       if (!last) return tl::unexpected(last.error());
@@ -75,85 +44,54 @@ class EventSession : public std::enable_shared_from_this<EventSession> {
     begun_ = true;
     auto records = reader_->records(request_.id(), after_, up_to_, kRecordsAtOnce);
     if (!records) return tl::unexpected(records.error());
-    Piece piece;
+    RecordStream::Piece piece;
     for (const AuditReader::Stored& record : *records) {
       after_ = request_.id().empty() ? record.seq : record.agent_seq;
-      if (auto event = event_document(record.body); !event.empty()) piece.events.push_back(std::move(event));
+      if (auto event = event_document(record.body); !event.empty()) piece.records.push_back(std::move(event));
     }
     piece.done = records->size() < kRecordsAtOnce;
     return piece;
   }
 
-  void pump() {
-    if (reading_ || history_done_ || responder_.queued_bytes() > kQueueBytes) return;
-    reading_ = true;
-    const auto piece = std::make_shared<Result<Piece>>();
-    environment_.loop.work([self = shared_from_this(), piece] { *piece = self->read(); },
-                           [self = shared_from_this(), piece] { self->deliver(*piece); });
-  }
-
-  void deliver(const Result<Piece>& piece) {
-    reading_ = false;
-    if (!responder_.open()) return;
-    if (!piece) {
-      return responder_.fail({"INTERNAL",
-                              "the audit cannot be read: " + piece.error().message(),
-                              "See what 'kaictl audit verify' says",
-                              {},
-                              false});
-    }
-    for (const std::string& event : piece->events) responder_.record(event);
-    history_done_ = piece->done;
-    if (!history_done_) {
-      // What was sent asks for more when it is written.
-      if (piece->events.empty()) pump();
-      return;
-    }
-    if (!request_.follow()) return responder_.done();
-    for (const std::string& event : std::exchange(held_, {})) responder_.record(event);
-  }
-
-  void observe(std::string_view agent, std::string_view record) {
-    if (!request_.id().empty() && agent != request_.id()) return;
-    std::string event = event_document(record);
-    if (event.empty()) return;
-    if (history_done_) return responder_.record(event);
-    if (held_.size() < kMaxHeld) return held_.push_back(std::move(event));
-    const auto self = shared_from_this();  // the request lets go of it
-    responder_.fail(
-        {"BUSY", "events come faster than this client reads them", "Ask for fewer of the old ones with -n", {}, true});
-  }
-
-  Environment& environment_;
+ private:
   std::unique_ptr<AuditReader> reader_;
   control::Events request_;
-  std::uint64_t up_to_;      // what was recorded when it was asked for; later ones are observed
+  std::uint64_t up_to_;
   std::uint64_t after_ = 0;  // told up to here
-  Responder responder_;
-  AuditLog::ObserverId observer_ = 0;
-  bool begun_ = false, reading_ = false, history_done_ = false;
-  std::vector<std::string> held_;
+  bool begun_ = false;
 };
+
+auto following(AuditLog& audit, const std::string& id) {
+  return [&audit, id](const std::shared_ptr<RecordStream>& stream) {
+    const auto observe = [id, weak = std::weak_ptr(stream)](std::string_view agent, std::string_view record) {
+      if (!id.empty() && agent != id) return;
+      std::string event = event_document(record);
+      const auto live = weak.lock();
+      if (live && !event.empty()) live->add(std::move(event));
+    };
+    return [&audit, observer = audit.add_observer(observe)] { audit.remove_observer(observer); };
+  };
+}
 
 }  // namespace
 
 void handle_events(Operations& operations, const control::Events& request, const Responder& responder) {
-  Environment& environment = operations.environment;
-  environment.audit.flush();
-  auto reader = AuditReader::open(environment.audit.head().directory);
-  if (!reader) {
-    return responder.fail({"INTERNAL",
-                           "the audit cannot be read: " + reader.error().message(),
-                           "See what 'kaictl audit verify' says",
-                           {},
-                           false});
-  }
+  AuditLog& audit = operations.environment.audit;
+  audit.flush();
+  auto reader = AuditReader::open(audit.head().directory);
+  if (!reader) return responder.fail(audit_unreadable(reader.error()));
   // One that was unregistered has its events still.
-  if (!request.id().empty() && operations.agents.find(request.id()) == nullptr) {
-    const auto last = (*reader)->last(request.id(), environment.audit.last_seq());
-    if (last && *last == 0) return responder.fail(not_registered(request.id()));
-  }
-  std::make_shared<EventSession>(environment, std::move(*reader), request, responder)->begin();
+  const auto known = audit_knows(operations, **reader, request.id());
+  if (!known) return responder.fail(audit_unreadable(known.error()));
+  if (!*known) return responder.fail(not_registered(request.id()));
+  RecordStream::Source source;
+  source.next = [events = std::make_shared<RecordedEvents>(std::move(*reader), request, audit.last_seq())] {
+    return events->next();
+  };
+  source.unreadable = audit_unreadable;
+  source.too_fast = "events come faster than this client reads them";
+  if (request.follow()) source.follow = following(audit, request.id());
+  RecordStream::begin(operations.environment.loop, std::move(source), responder);
 }
 
 }  // namespace kai

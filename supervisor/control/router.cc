@@ -2,21 +2,13 @@
 
 #include <algorithm>
 
+#include "base/text.h"
+
 namespace kai {
 namespace {
 
 constexpr std::string_view kTopic = "topic:";
 constexpr std::chrono::milliseconds kLossReportEvery{5'000};
-
-/// A scope is one name or "*"; where a permission names none, it opens nothing.
-bool permits(const std::vector<Permission>& permissions, std::string_view resource, std::string_view name,
-             std::string_view action) {
-  if (name.empty()) return false;
-  return std::any_of(permissions.begin(), permissions.end(), [&](const Permission& permission) {
-    return permission.resource == resource && (permission.scope == "*" || permission.scope == name) &&
-           std::find(permission.actions.begin(), permission.actions.end(), action) != permission.actions.end();
-  });
-}
 
 Failure fault(std::string code, std::string message) {
   return refuse(std::move(code), std::move(message)).value();
@@ -37,6 +29,15 @@ std::chrono::milliseconds deadline_of(const klp::Message& message, const Agent& 
 
 }  // namespace
 
+bool permits(const std::vector<Permission>& permissions, std::string_view resource, std::string_view name,
+             std::string_view action) {
+  if (name.empty()) return false;
+  return std::any_of(permissions.begin(), permissions.end(), [&](const Permission& permission) {
+    return permission.resource == resource && (permission.scope == "*" || permission.scope == name) &&
+           std::find(permission.actions.begin(), permission.actions.end(), action) != permission.actions.end();
+  });
+}
+
 Router::Router(EventLoop& loop, Log& log, Agents& agents) : log_(log), agents_(agents), loss_timer_(loop) {}
 
 void Router::route(Agent& sender, const klp::Message& message) {
@@ -52,6 +53,32 @@ void Router::route(Agent& sender, const klp::Message& message) {
     return sender.answer_error(message, fault("INVALID", "a topic takes events, no requests: nobody would answer"));
   }
   request(sender, message);
+}
+
+void Router::read_memory(Agent& reader, klp::MemoryRequest&& request, MemoryContext::Answer answer) {
+  const std::string owner = request.agent();
+  const auto refuse_read = [&](std::string_view code, const std::string& why) {
+    klp::MemoryAnswer refusal;
+    refusal.set_id(request.id());
+    *refusal.mutable_error() =
+        memory_error(code, "the memory of agent '" + escape_for_terminal(owner) + "' cannot be read: " + why);
+    answer(std::move(refusal));
+  };
+  const auto deny_read = [&](const std::string& why) {
+    reader.deny_memory(owner, why);
+    refuse_read("DENIED", why);
+  };
+  // Before anything else: whoever may not read it does not learn whether it exists.
+  if (!permits(reader.permissions(), "memory", owner, "read")) {
+    return deny_read("no permission {resource: memory, actions: [read]} of its policy and manifest names it");
+  }
+  if (!request.has_get() && !request.has_list()) return deny_read("shared memory is read only");
+  Agent* const agent = agents_.find(owner);
+  if (agent == nullptr) return refuse_read("NOT_FOUND", "no such agent is registered");
+  if (!agent->manifest().memory.shared_access) {
+    return deny_read("its manifest does not say memory.sharedAccess");
+  }
+  agent->memory().perform(std::move(request), std::move(answer));
 }
 
 void Router::request(Agent& sender, const klp::Message& message) {

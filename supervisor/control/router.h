@@ -11,6 +11,10 @@
 
 namespace kai {
 
+/// Whether one of them gives `action` on `name`. A scope is one name or "*"; one that names none opens nothing.
+bool permits(const std::vector<Permission>& permissions, std::string_view resource, std::string_view name,
+             std::string_view action);
+
 class Router {
  public:
   Router(EventLoop& loop, Log& log, Agents& agents);
@@ -19,6 +23,9 @@ class Router {
   /// request is always answered, now or later, as long as the sender lives; an event that is refused is answered with
   /// an error.
   void route(Agent& sender, const klp::Message& message);
+  /// `request.agent` is another agent, whose memory is to be read: shared by its manifest, and granted to the reader.
+  /// `answer` is called once.
+  void read_memory(Agent& reader, klp::MemoryRequest&& request, MemoryContext::Answer answer);
 
  private:
   void request(Agent& sender, const klp::Message& message);

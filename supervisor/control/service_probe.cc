@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <cstring>
 #include <optional>
@@ -17,17 +16,6 @@ struct Target {
   sockaddr_storage address{};
   socklen_t size = 0;
 };
-
-Result<Target> unix_target(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof address.sun_path) return failure("its path is empty or too long");
-  std::memcpy(address.sun_path, path.c_str(), path.size());
-  Target target;
-  target.size = sizeof address;
-  std::memcpy(&target.address, &address, sizeof address);
-  return target;
-}
 
 /// Waits for the resolver: on a worker thread.
 Result<Target> tcp_target(const std::string& text) {
@@ -49,7 +37,6 @@ Result<Target> tcp_target(const std::string& text) {
 }
 
 Result<Target> target_of(const std::string& address) {
-  if (address.starts_with("unix:")) return unix_target(address.substr(5));
   if (address.starts_with("tcp:")) return tcp_target(address.substr(4));
   return failure("its address is neither unix:/path nor tcp:host:port");
 }
@@ -60,10 +47,21 @@ struct ServiceProbe::Attempt : std::enable_shared_from_this<Attempt> {
   Attempt(EventLoop& on, std::string where, Done then)
       : loop(on), address(std::move(where)), done(std::move(then)), timer(on) {}
 
-  void start() {
+  void start(KeeperClient& keeper) {
     timer.start(kDeadline, [this] { finish(failure("no answer within 2 s", address)); });
+    if (address.starts_with("unix:")) return ask(keeper);
     loop.work([self = shared_from_this()] { self->target = target_of(self->address); },
               [self = shared_from_this()] { self->connect(); });
+  }
+
+  void ask(KeeperClient& keeper) {
+    keeper::Request request;
+    request.mutable_probe_service()->set_address(address);
+    keeper.request(std::move(request), {}, [self = shared_from_this()](const keeper::Reply& reply, const auto&) {
+      if (!self->done) return;
+      if (reply.has_done()) return self->finish({});
+      self->finish(tl::unexpected(Error{reply.failed().detail(), reply.failed().errno_value(), ""}));
+    });
   }
 
   void connect() {
@@ -110,9 +108,9 @@ struct ServiceProbe::Attempt : std::enable_shared_from_this<Attempt> {
   std::unique_ptr<Poll> poll;  // it stops before the socket closes
 };
 
-ServiceProbe::ServiceProbe(EventLoop& loop, std::string address, Done done)
+ServiceProbe::ServiceProbe(EventLoop& loop, KeeperClient& keeper, std::string address, Done done)
     : attempt_(std::make_shared<Attempt>(loop, std::move(address), std::move(done))) {
-  attempt_->start();
+  attempt_->start(keeper);
 }
 
 ServiceProbe::~ServiceProbe() {

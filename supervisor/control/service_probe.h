@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "supervisor/control/keeper_client.h"
 #include "supervisor/loop/event_loop.h"
 
 namespace kai {
@@ -17,10 +18,10 @@ class ServiceProbe {
   using Done = std::function<void(const Result<>&)>;
   static constexpr std::chrono::milliseconds kDeadline{2'000};
 
-  /// `address` is of the operator's policy: unix:/path or tcp:host:port, where host is an address or a name. `done` is
-  /// called once, never from within: it answered, or what was tried and why it did not. A probe that is destroyed
-  /// before calls nobody.
-  ServiceProbe(EventLoop& loop, std::string address, Done done);
+  /// `address` is of the operator's policy: unix:/path, which the keeper tries, since control does not see the host's
+  /// paths; or tcp:host:port, where host is an address or a name. `done` is called once, never from within: it
+  /// answered, or what was tried and why it did not. A probe that is destroyed before calls nobody.
+  ServiceProbe(EventLoop& loop, KeeperClient& keeper, std::string address, Done done);
   ~ServiceProbe();
   ServiceProbe(const ServiceProbe&) = delete;
   ServiceProbe& operator=(const ServiceProbe&) = delete;

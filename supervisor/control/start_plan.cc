@@ -100,9 +100,10 @@ void StartPlan::check_services(std::size_t dependency) {
                    true});
   };
   if (address == known.end()) return judge("has no address in its policy (services)");
-  probe_ = std::make_unique<ServiceProbe>(environment_.loop, address->second, [judge](const Result<>& answered) {
-    judge(answered ? "" : "does not answer: " + answered.error().message());
-  });
+  const auto answered = [judge](const Result<>& answer) {
+    judge(answer ? "" : "does not answer: " + answer.error().message());
+  };
+  probe_ = std::make_unique<ServiceProbe>(environment_.loop, environment_.keeper, address->second, answered);
 }
 
 void StartPlan::start() {

@@ -146,12 +146,13 @@ void Database::watch_log() {
 tl::unexpected<Error> Database::error(std::string_view doing) const {
   const int code = database_ == nullptr ? SQLITE_NOMEM : sqlite3_extended_errcode(database_);
   const std::string why = database_ == nullptr ? "out of memory" : sqlite3_errmsg(database_);
+  error_code_ = code & 0xFF;
   return failure(std::string(doing) + " " + names_.name, path_ + ": " + why + advice(code, names_));
 }
 
 Transaction::~Transaction() {
-  // After some errors (a full disk) SQLite has rolled back already; then this has nothing to do.
-  if (active_) static_cast<void>(database_.execute("ROLLBACK"));
+  // After some errors (a full disk) SQLite has rolled back already.
+  if (active_ && database_.in_transaction()) static_cast<void>(database_.execute("ROLLBACK"));
 }
 
 Result<> Transaction::begin() {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/result.h"
 
@@ -73,8 +74,14 @@ class Database {
   void watch_log();
   [[nodiscard]] int log_pages() const { return log_pages_; }
   [[nodiscard]] int changes() const { return sqlite3_changes(database_); }
+  /// After some errors (a full disk) SQLite has rolled back by itself.
+  [[nodiscard]] bool in_transaction() const { return sqlite3_get_autocommit(database_) == 0; }
 
   [[nodiscard]] tl::unexpected<Error> error(std::string_view doing) const;
+  /// SQLite's primary result code of the last error(): whether the file is damaged, the disk full, …
+  [[nodiscard]] int error_code() const { return error_code_; }
+  /// The same, and forgets it.
+  [[nodiscard]] int take_error_code() { return std::exchange(error_code_, SQLITE_OK); }
 
  private:
   Database(sqlite3* database, std::string path, const DatabaseNames& names)
@@ -84,6 +91,7 @@ class Database {
   std::string path_;
   DatabaseNames names_;
   int log_pages_ = 0;
+  mutable int error_code_ = SQLITE_OK;
   std::map<const char*, sqlite3_stmt*> statements_;
 };
 

@@ -291,6 +291,19 @@ Result<> check_spec(const spec::SandboxSpec& spec, const Allowed& allowed) {
   return check_mounts(spec, allowed);
 }
 
+Result<std::string> check_service(const std::string& address, const PolicySet& policies) {
+  constexpr std::string_view kUnix = "unix:";
+  const auto has = [&](const Policy& policy) {
+    return std::any_of(policy.services.begin(), policy.services.end(),
+                       [&](const auto& service) { return service.second == address; });
+  };
+  if (!address.starts_with(kUnix) || !any_policy(policies, has)) {
+    return failure("no operator policy has a service at this Unix socket (services):",
+                   escape_for_terminal(address.substr(0, 200)));
+  }
+  return address.substr(kUnix.size());
+}
+
 Result<spec::SandboxSpec> read_spec(const Fd& memfd, const Allowed& allowed) {
   constexpr int kNeeded = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
   const int seals = fcntl(memfd.get(), F_GET_SEALS);

@@ -1,6 +1,6 @@
-// What the keeper believes of a spec that control sent: nothing. The limits are compiled in, and the policies are the
-// keeper's own reading; control can change neither, so that a control that was taken over still cannot get more than an
-// agent gets.
+// What the keeper believes of a spec, or an address, that control sent: nothing. The limits are compiled in, and the
+// policies are the keeper's own reading; control can change neither, so that a control that was taken over still cannot
+// get more than an agent gets.
 #pragma once
 
 #include <string>
@@ -27,5 +27,8 @@ Result<spec::SandboxSpec> read_spec(const Fd& memfd, const Allowed& allowed);
 
 /// The checks alone.
 Result<> check_spec(const spec::SandboxSpec& spec, const Allowed& allowed);
+
+/// The path in `address`, unix:/path: only where a policy has exactly that under services.
+Result<std::string> check_service(const std::string& address, const PolicySet& policies);
 
 }  // namespace kai::keeper

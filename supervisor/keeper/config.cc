@@ -62,6 +62,27 @@ Result<> take_directory(const Setting& setting, std::string& into) {
   return {};
 }
 
+/// `redis: {url: …}`. What the url says is control's to read: the keeper connects to nobody.
+Result<> take_redis(const Setting& setting, Config& config) {
+  const YAML::Node url = setting.value.IsMap() ? setting.value["url"] : YAML::Node(YAML::NodeType::Undefined);
+  if (!url.IsDefined() || !url.IsScalar() || url.Scalar().empty() || setting.value.size() != 1) {
+    return failure(setting.value_place +
+                   ": redis must be {url: …} and nothing else: redis://HOST[:PORT][/DB] or unix:/PATH");
+  }
+  config.redis_url = url.Scalar();
+  if (!config.redis_url.starts_with("unix:")) return {};
+  std::string path = config.redis_url.substr(5, config.redis_url.find('?') - 5);
+  if (path.starts_with("//")) path.erase(0, 2);
+  // The directory, not the socket: a server that is started again makes another one.
+  config.redis_directory = path.substr(0, path.rfind('/'));
+  for (const char* shared : {"", "/run", "/var/run", "/tmp", "/var/tmp", "/var/lib", "/etc", "/home", "/root"}) {
+    if (config.redis_directory != shared && path.starts_with('/')) continue;
+    return failure(setting.value_place + ": the socket of redis must stand in a directory of its own, such as " +
+                   "unix:/run/redis/redis-server.sock: kaid's unprivileged half is shown that directory, and no other");
+  }
+  return {};
+}
+
 Result<> take(const Setting& setting, Config& config) {
   const std::string& key = setting.key;
   if (key == "stateDir") return take_directory(setting, config.state_dir);
@@ -75,13 +96,14 @@ Result<> take(const Setting& setting, Config& config) {
     config.log_level = level;
     return {};
   }
+  if (key == "redis") return take_redis(setting, config);
   const bool egress = key == "upstreamDns" || key == "blockedDomains";
   if (egress && setting.value.IsSequence() && setting.value.size() == 0) return {};  // their default
-  if (egress || key == "redis") {
+  if (egress) {
     return failure(setting.key_place + ": " + key + " is not in this version of kaid; remove it");
   }
   return failure(setting.key_place + ": unknown key \"" + key +
-                 "\"; known are stateDir, runtimeDir, policies and logLevel");
+                 "\"; known are stateDir, runtimeDir, policies, logLevel and redis");
 }
 
 Result<> parse(const std::string& path, const std::string& content, Config& config) {
@@ -143,6 +165,10 @@ Result<Config> reload_config(const Config& current, bool root) {
     return failure((fresh->config_path.empty() ? "kaid.yaml" : fresh->config_path) + ": " + key + " was " + before +
                    " when kaid began and is " + now + " now; that needs a restart of kaid, or set it back");
   };
+  if (current.redis_url != fresh->redis_url) {
+    return failure((fresh->config_path.empty() ? "kaid.yaml" : fresh->config_path) +
+                   ": redis.url is another than when kaid began; that needs a restart of kaid, or set it back");
+  }
   if (auto same = changed("stateDir", current.state_dir, fresh->state_dir); !same) return tl::unexpected(same.error());
   if (auto same = changed("runtimeDir", current.runtime_dir, fresh->runtime_dir); !same) {
     return tl::unexpected(same.error());

@@ -58,6 +58,15 @@ spec::SandboxSpec control_view(const Config& config, const Programs& programs) {
   }
   add(view, Mount::SYSTEM, programs.directory);
   add(view, Mount::SYSTEM, programs.sdk);
+  if (!config.redis_directory.empty() && access(config.redis_directory.c_str(), F_OK) == 0) {
+    add(view, Mount::SYSTEM, config.redis_directory);
+  }
+  // Whether the kernel's clock is the one of before, as agents' memory expires by it (machine_time()). Its own /proc has
+  // processes alone.
+  auto* boot_id = view.add_mounts();
+  boot_id->set_kind(Mount::SYSTEM);
+  boot_id->set_source("/proc/sys/kernel/random/boot_id");
+  boot_id->set_target("/boot_id");
   add(view, Mount::STATE, config.state_dir);
   add(view, Mount::STATE, config.runtime_dir);
   return view;

@@ -166,7 +166,7 @@ int Keeper::next_timeout_ms() const {
   within(audit_ && audit_->waiting(), kAuditWait);
   const bool watching = cgroups_.backend() == sandbox::CgroupTree::Backend::kNone && !agents_.empty();
   const auto busy = [](const Agent& agent) { return agent.request != 0 || agent.freezing; };
-  within(watching || stop_deadline_ || any_agent(busy) || !evidence_.empty(), kWatchdog);
+  within(watching || stop_deadline_ || any_agent(busy) || !evidence_.empty() || !probing_.empty(), kWatchdog);
   const auto next_look = std::chrono::ceil<std::chrono::milliseconds>(next_look_ - Clock::now());
   within(!agents_.empty(), std::max(next_look, std::chrono::milliseconds(0)));
   if (store_at_) {
@@ -191,6 +191,7 @@ void Keeper::on_tick() {
     }
   }
   look_at_evidence(now);
+  look_at_services(now);
   std::erase_if(ending_children_, [](const Fd& pidfd) { return reap(pidfd); });
   if (cgroups_.backend() == sandbox::CgroupTree::Backend::kNone) watch_memory();
   measure_directories();

@@ -2,8 +2,9 @@
 // allocation worth a name in its steady state. It is the only privileged part; check.h says what it believes.
 // keeper.cc has the loop and the end, keeper_control.cc what control asks and is told, keeper_spawn.cc how an agent is
 // made, keeper_agents.cc what becomes of it, keeper_limits.cc what is watched meanwhile, keeper_adoption.cc how agents
-// outlive control, keeper_freeze.cc how they are stopped and looked at, keeper_handover.cc how one version of this
-// program follows another, keeper_store.cc how agents outlive the keeper itself.
+// outlive control, keeper_freeze.cc how they are stopped and looked at, keeper_services.cc what they depend on,
+// keeper_handover.cc how one version of this program follows another, keeper_store.cc how agents outlive the keeper
+// itself.
 #pragma once
 
 #include <signal.h>
@@ -38,6 +39,7 @@
 #include "supervisor/keeper/open_files.h"
 #include "supervisor/keeper/policies.h"
 #include "supervisor/keeper/service_manager.h"
+#include "supervisor/keeper/socket_probe.h"
 #include "supervisor/keeper/starters.h"
 
 namespace kai::keeper {
@@ -129,6 +131,11 @@ class Keeper {
     bool signaled = false;
     int code = 0;
   };
+  /// A service's socket that is being tried, for all who want to know at this moment.
+  struct Probing {
+    SocketProbe probe;
+    std::vector<std::uint64_t> requests;
+  };
   struct ControlDeath {
     Clock::time_point when;
     bool killed = false;  // by somebody's SIGKILL, not by a fault of its own
@@ -216,6 +223,10 @@ class Keeper {
   void look_at_evidence(Clock::time_point now);
   void tell_evidence(std::uint64_t id, Result<EvidenceLook::Text> text);
 
+  // services
+  void on_probe_service(std::uint64_t id, const std::string& address);
+  void look_at_services(Clock::time_point now);
+
   // starting an agent
   void on_spawn(std::uint64_t id, const kai::keeper::Spawn& spawn, std::vector<Fd> fds);
   Result<> begin_spawn(Agent& agent, const Fd& spec, std::vector<Fd> fds, std::string& step);
@@ -287,6 +298,7 @@ class Keeper {
   std::vector<Fd> ending_children_;           // starters whose agents run, and others: killed, until reaped
   std::vector<std::pair<std::uint64_t, EvidenceLook>> evidence_;          // under way, by request
   std::deque<std::pair<std::uint64_t, std::uint64_t>> evidence_waiting_;  // request, instance
+  std::map<std::string, Probing> probing_;                                // by address
   std::deque<sandbox::AgentCgroup> spare_groups_;                         // empty, ready for the next start
   std::uint64_t next_group_ = 0;
   std::vector<sandbox::AgentCgroup> dying_groups_;  // rmdir said EBUSY: the kernel still lets go

@@ -30,6 +30,8 @@ void Keeper::part_from_control() {
     if (auto text = look.take(); text && text->child) ending_children_.push_back(std::move(text->child));
   }
   evidence_.clear();
+  for (auto& [address, probing] : probing_) ending_children_.push_back(probing.probe.end());
+  probing_.clear();
   for (auto next = agents_.begin(); next != agents_.end();) {
     Agent& agent = (next++)->second;  // set_up_failed may release it
     end_freezing(agent);

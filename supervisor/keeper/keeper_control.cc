@@ -67,6 +67,7 @@ Result<> Keeper::greet_control() {
   hello->set_keeper_pid(getpid());
   hello->set_again(std::exchange(greeted_, true));
   hello->set_log_level(config_.log_level);
+  hello->set_redis_url(config_.redis_url);
   const auto up =
       std::count_if(agents_.begin(), agents_.end(), [](const auto& entry) { return entry.second.adoptable(); });
   hello->set_adoptable(static_cast<std::uint32_t>(static_cast<std::size_t>(up) + ended_.size()));
@@ -152,6 +153,8 @@ void Keeper::on_control_packet() {
       return on_freeze(request.id(), request.freeze());
     case Request::kEvidence:
       return on_evidence(request.id(), request.evidence().instance());
+    case Request::kProbeService:
+      return on_probe_service(request.id(), request.probe_service().address());
     case Request::kReadPolicies:
       return reload(request.id());
     case Request::kReady:

@@ -1,5 +1,10 @@
 // A context in a file of SQLite: the backends memory, sqlite and indexeddb. Requests wait in a queue; what waits is
 // carried out together by one job on a worker thread, in one transaction (group commit), and answered after its commit.
+//
+//   sqlite_store.cc   the queue, IndexedDB's turns (schedule.h), answers: on the loop's thread
+//   sqlite_job.cc     what the worker thread does with a batch
+//   memory_file*.cc   the file
+//   entries*.cc       keys and values in it; indexed_db*.cc the databases
 #pragma once
 
 #include <memory>

@@ -35,7 +35,8 @@ struct MemoryTerms {
   std::string agent_id;
   std::uint64_t max_bytes = 0;       ///< of keys and values together, as the agent wrote them
   std::uint64_t default_ttl_ms = 0;  ///< of a key that was set without one; 0: never
-  std::optional<SealKey> key;        ///< encryption at rest is on
+  std::optional<SealKey> key;      ///< encryption at rest is on: what is written is sealed with it
+  std::optional<SealKey> old_key;  ///< it is off now; what was sealed before opens with this one
 };
 
 struct MemoryUsage {

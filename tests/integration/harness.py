@@ -172,6 +172,8 @@ class Daemon:
         self.runtime = self.directory / "run"
         self.log_path = self.directory / "kaid.log"
         self.config = None  # kaid.yaml, once there are policies
+        self.settings = ""  # of kaid.yaml, beside the policies; before write_policies
+        self.neighbours = set()  # processes of the test's own, which are no traces of the daemon
         self.process = None
         self.traces = None
 
@@ -187,7 +189,7 @@ class Daemon:
                 path.write_text(text)
                 path.chmod(0o644)
         self.config = self.directory / "kaid.yaml"
-        self.config.write_text(f"policies: {directory}\n")
+        self.config.write_text(f"policies: {directory}\n{self.settings}")
         self.config.chmod(0o644)
 
     @property
@@ -286,7 +288,8 @@ class Daemon:
 
     def leftovers(self):
         """What is left of a kaid that ended: processes (adopted by this one), cgroups, mounts, sockets."""
-        found = [f"process {pid}: {command}" for pid, command in descendants(os.getpid()).items()]
+        found = [f"process {pid}: {command}" for pid, command in descendants(os.getpid()).items()
+                 if pid not in self.neighbours]
         return found + self.traces.left()
 
     def stop(self):

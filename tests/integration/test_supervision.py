@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import unittest
 
 import harness
@@ -418,6 +419,37 @@ class Events(Supervised):
             "quarantined", "activated", "started", "recovered", "terminated"], seen)
         # The same as is stored.
         self.assertEqual(seen, [event["event"] for event in self.events(agent)][:len(seen)])
+
+
+class Services(harness.DaemonTest):
+    """A dependency of type service, on a socket that only its owner reaches: control, which is not root, does not."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = harness.Daemon()
+        cls.addClassCleanup(cls.daemon.clean_up)
+        directory = cls.daemon.directory / "service"
+        directory.mkdir(mode=0o700)
+        cls.path = directory / "db.sock"
+        cls.daemon.write_policies(**{"10-tests": f"policies:\n- name: db\n  services: {{db: 'unix:{cls.path}'}}\n"})
+        cls.daemon.start()
+
+    def test_an_agent_starts_once_its_service_takes_connections(self):
+        needed = [{"name": "db", "version": "*", "type": "service", "required": True}]
+        self.ok("register", packages.script(self.scratch, "depends", "exec sleep 1000\n", dependencies=needed))
+        error = self.fails(1, "UNAVAILABLE", "start", "depends")
+        self.assertIn("service 'db' does not answer", error["message"])
+        self.assertIn("No such file or directory", error["message"])
+        with socket.socket(socket.AF_UNIX) as service:
+            service.bind(str(self.path))
+            self.assertIn("Connection refused", self.fails(1, "UNAVAILABLE", "start", "depends")["message"])
+            service.listen()
+            self.ok("start", "depends")
+            service.settimeout(harness.PATIENCE)
+            connection, _ = service.accept()
+            with connection:
+                self.assertEqual(connection.recv(1), b"", "tried, and closed at once")
+        self.path.unlink()
 
 
 class Signals(Supervised):

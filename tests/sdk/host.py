@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import select
 import socket
 import subprocess
 import tempfile
@@ -61,6 +62,45 @@ class RunnerError(Exception):
         self.data = body.get("data", {})
 
 
+class MemoryHost:
+    """A real store for the runner's memory.*: tests/sdk/memory_host.cc, on a directory that may be used again."""
+
+    def __init__(self, directory, *options):
+        self.socket, theirs = socket.socketpair()
+        command = [os.path.join(BUILD, "bin", "memory_host"), directory, *options]
+        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs)
+        theirs.close()
+        self._buffer = b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def ask(self, document):
+        self.socket.sendall(json.dumps(document, ensure_ascii=False).encode() + b"\n")
+
+    def lines(self):
+        """The whole lines that have come; waits for at least some bytes."""
+        data = self.socket.recv(1 << 20)
+        if not data:
+            raise EOFError("memory_host has ended")
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return lines
+
+    def close(self):
+        """Ends it in order: what was asked is answered first."""
+        self.socket.close()
+        status = self.process.wait(timeout=DEADLINE)
+        assert status == 0, f"memory_host ended with {status}"
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(timeout=DEADLINE)
+        self.socket.close()
+
+
 class Runner:
     """A runner process and the host's end of its channel."""
 
@@ -72,6 +112,7 @@ class Runner:
         self._answers = {}
         self.seen = []  # requests and notifications of the agent, in order
         self.answer_calls = None  # (method, params) → result, or raises RunnerError; None: UNAVAILABLE
+        self.memory = None  # a MemoryHost that answers memory.*
         self._stderr = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [*ON_DESCRIPTOR_3, str(agent.fileno()), *command],
@@ -107,12 +148,25 @@ class Runner:
     def read_document(self):
         """The next line of the runner; None when it has closed the channel."""
         while b"\n" not in self._buffer:
+            self._wait_readable()
             data = self._host.recv(1 << 20)
             if not data:
                 return None
             self._buffer += data
         line, self._buffer = self._buffer.split(b"\n", 1)
         return json.loads(line)
+
+    def _wait_readable(self):
+        """Until the runner has said something; what the memory answers meanwhile goes to the runner."""
+        while self.memory is not None:
+            readable = select.select([self._host, self.memory.socket], [], [], DEADLINE)[0]
+            if not readable:
+                raise TimeoutError("neither the runner nor its memory says anything")
+            if self.memory.socket in readable:
+                for line in self.memory.lines():
+                    self.send_line(line)
+            if self._host in readable:
+                return
 
     # ---- JSON-RPC
 
@@ -138,7 +192,11 @@ class Runner:
             self._answers[document["id"]] = document
             return
         self.seen.append(document)
-        if "id" in document:
+        if "id" not in document:
+            return
+        if self.memory is not None and document["method"].startswith("memory."):
+            self.memory.ask(document)
+        else:
             self._serve(document)
 
     def _serve(self, document):

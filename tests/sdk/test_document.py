@@ -11,6 +11,7 @@ HOST_METHODS = {"init", "start", "message", "upgrade", "shutdown", "error", "hea
 AGENT_METHODS = {
     "hello", "log", "klp.send", "klp.emit",
     "memory.get", "memory.set", "memory.getMany", "memory.setMany", "memory.delete", "memory.list",
+    "memory.indexedDb",
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What only the Python SDK has to do: plain hooks that wait, finding the class, bounds."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -117,6 +118,31 @@ class PythonTest(unittest.TestCase):
     def test_an_async_health_check_cannot_run_while_a_plain_hook_waits(self):
         text = "    async def on_health_check(self):\n        return {'status': 'critical'}\n"
         self.assertEqual(self.answers_while_it_waits(text), ["healthy"])
+
+    def test_memory_in_a_plain_hook(self):
+        text = (
+            "from kai import Agent\n"
+            "class Keeps(Agent):\n"
+            "    def on_message(self, msg):\n"
+            "        memory = self.memory\n"
+            "        many = memory.set_many({'a': 1, 'b': b'\\x00'}, ttl=0.5)\n"
+            "        writes = ({'key': key, 'value': None, 'if_absent': True} for key in 'cd')\n"
+            "        return [many, memory.set_many(writes, ttl=5), memory.get_entry('c'), memory.get_entry('none')]\n"
+        )
+        runner = self.runner(self.package.write("main.py", text)).start()
+        versions = itertools.count(1)
+
+        def answer(method, params):
+            if method == "memory.setMany":
+                return {"versions": [next(versions) for _ in params["entries"]]}
+            return {"found": True, "value": None, "version": 3} if params["key"] == "c" else {"found": False}
+
+        runner.answer_calls = answer
+        written = [[{"version": 1}, {"version": 2}], [{"version": 3}, {"version": 4}]]
+        self.assertEqual(runner.ask("x"), [*written, {"value": None, "version": 3}, None])
+        asked = [call["params"]["entries"] for call in runner.seen if call["method"] == "memory.setMany"]
+        self.assertEqual(asked[0], [{"key": "a", "value": 1, "ttl": 0.5}, {"key": "b", "valueBase64": "AA==", "ttl": 0.5}])
+        self.assertEqual(asked[1][1], {"key": "d", "value": None, "ttl": 5, "ifAbsent": True})
 
     def test_the_host_closes_while_a_plain_hook_waits(self):
         runner = self.plain()

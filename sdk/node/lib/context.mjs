@@ -1,7 +1,8 @@
 // AgentContext: what the runtime does for an agent, each a call or a notification to the host.
 import { decodePayload, decodeValue, encodeData, encodePayload, encodeValue } from './payload.mjs';
 
-export function createContext(channel, { agent, manifest, capabilities, permissions, limits }) {
+/** indexedDB: undefined where the manifest's backend is another. */
+export function createContext(channel, { agent, manifest, capabilities, permissions, limits }, indexedDB) {
   return Object.freeze({
     agent,
     manifest,
@@ -9,6 +10,7 @@ export function createContext(channel, { agent, manifest, capabilities, permissi
     permissions,
     limits,
     memory: createMemory(channel),
+    ...(indexedDB && { indexedDB }),
     log: createLog(channel),
     async send(to, capability, payload = {}, options = {}) {
       const { timeoutMs } = options;
@@ -33,12 +35,16 @@ function createMemory(channel) {
       const result = await channel.call('memory.get', { key, agent });
       return result.found ? decodeValue(result) : undefined;
     },
+    async getEntry(key, { agent } = {}) {
+      const result = await channel.call('memory.get', { key, agent });
+      return result.found ? { value: decodeValue(result), version: result.version } : undefined;
+    },
     async set(key, value, options = {}) {
       const { version } = await channel.call('memory.set', encodeEntry({ ...options, key, value }));
       return { version };
     },
-    async getMany(keys) {
-      const { entries } = await channel.call('memory.getMany', { keys });
+    async getMany(keys, { agent } = {}) {
+      const { entries } = await channel.call('memory.getMany', { keys, agent });
       return new Map(entries.map((entry) => [entry.key, decodeValue(entry)]));
     },
     async setMany(entries) {
@@ -48,8 +54,8 @@ function createMemory(channel) {
     async delete(key) {
       return (await channel.call('memory.delete', { key })).deleted;
     },
-    async list({ prefix, limit, cursor } = {}) {
-      return channel.call('memory.list', { prefix, limit, cursor });
+    async list({ prefix, limit, cursor, agent } = {}) {
+      return channel.call('memory.list', { prefix, limit, cursor, agent });
     },
   });
 }

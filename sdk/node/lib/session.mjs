@@ -94,7 +94,7 @@ export class Session {
     }
     this.#initStarted = true;
     this.#maxServing = params.limits?.inFlight ?? DEFAULT_IN_FLIGHT;
-    this.#context = createContext(this.#channel, params);
+    this.#context = createContext(this.#channel, params, await indexedDBOf(params, this.#channel));
     this.#agent = await loadAgent(this.#entry, this.#context);
     return this.#run('onInit');
   }
@@ -154,4 +154,11 @@ export class Session {
       this.#channel.notifyLog('error', `onError threw: ${asError(thrown).message}`);
     }
   }
+}
+
+/** Loaded where the manifest asks for it alone: other agents start without it. */
+async function indexedDBOf({ manifest }, channel) {
+  if (manifest?.memory?.backend !== 'indexeddb') return undefined;
+  const { installIndexedDB } = await import('./indexeddb/install.mjs');
+  return installIndexedDB(channel);
 }

@@ -6,10 +6,10 @@ from kai._message import decode_payload, decode_value, encode_data, encode_paylo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Iterable, List, Optional
+    from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Union
 
     from kai._channel import Channel
-    from kai.types import AgentLimits, AgentManifest, Permission
+    from kai.types import AgentLimits, AgentManifest, MemoryWrite, Permission
 
 MAX_LOG_TEXT = 64 << 10  # characters
 VALUES = ("payload", "value", "data")
@@ -34,7 +34,12 @@ class Caller:
 
 
 class Memory:
-    """The agent's memory. Values are JSON, or bytes. Every call raises AgentError."""
+    """The agent's memory. Values are JSON, or bytes.
+
+    Every call raises AgentError: CONFLICT where a condition does not hold, QUOTA_EXCEEDED, TOO_LARGE, INVALID, DENIED
+    (another agent's memory without a grant). One that is retryable (UNAVAILABLE, BUSY, TIMEOUT) may be tried again; of
+    a write that was under way nobody knows then whether it was done.
+    """
 
     def __init__(self, call: Caller) -> None:
         self._call = call
@@ -47,6 +52,16 @@ class Memory:
             lambda result: decode_value(result) if result.get("found") else None,
         )
 
+    def get_entry(self, key: str, *, agent: Optional[str] = None) -> Any:
+        """{"value": …, "version": N}, the version for if_version; None where there is no such key."""
+        return self._call(
+            "memory.get",
+            {"key": key, "agent": agent},
+            lambda result: (
+                {"value": decode_value(result), "version": result["version"]} if result.get("found") else None
+            ),
+        )
+
     def set(
         self,
         key: str,
@@ -56,23 +71,36 @@ class Memory:
         if_absent: Optional[bool] = None,
         if_version: Optional[int] = None,
     ) -> Any:
-        """{"version": N}. ttl is in seconds, 0 is never. A condition that does not hold raises CONFLICT."""
-        params = {"key": key, **encode_value(value), "ttl": ttl, "ifAbsent": if_absent, "ifVersion": if_version}
+        """{"version": N}. ttl is in seconds, also parts of one; 0 is never, None the manifest's.
+
+        A condition that does not hold raises CONFLICT.
+        """
+        params = _write(key, value, ttl, if_absent, if_version)
         return self._call("memory.set", params, lambda result: {"version": result["version"]})
 
-    def get_many(self, keys: Iterable[str]) -> Any:
-        """A dict of those keys that are there."""
+    def get_many(self, keys: Iterable[str], *, agent: Optional[str] = None) -> Any:
+        """A dict of those keys (at most 1,000) that are there."""
         return self._call(
             "memory.getMany",
-            {"keys": list(keys)},
+            {"keys": list(keys), "agent": agent},
             lambda result: {entry["key"]: decode_value(entry) for entry in result["entries"]},
         )
 
-    def set_many(self, entries: Dict[str, Any], *, ttl: Optional[float] = None) -> Any:
-        """All or none. A list of {"version": N} in the order of the entries."""
-        encoded: List[Dict[str, Any]] = []
-        for key, value in entries.items():
-            encoded.append({"key": key, **encode_value(value), **({} if ttl is None else {"ttl": ttl})})
+    def set_many(
+        self, entries: Union[Mapping[str, Any], Iterable[MemoryWrite]], *, ttl: Optional[float] = None
+    ) -> Any:
+        """All or none, at most 1,000. A list of {"version": N} in the order of the entries.
+
+        entries: {key: value, …}, or dicts with the arguments of set(): key, value, ttl, if_absent, if_version. ttl
+        holds for those that have none of their own.
+        """
+        writes: Iterable[Any] = (
+            [{"key": key, "value": value} for key, value in entries.items()] if hasattr(entries, "items") else entries
+        )
+        encoded = []
+        for entry in writes:
+            params = _write(**{"ttl": ttl, **entry})
+            encoded.append({name: given for name, given in params.items() if given is not None or name in VALUES})
         return self._call(
             "memory.setMany",
             {"entries": encoded},
@@ -83,9 +111,30 @@ class Memory:
         """Whether there was such a key."""
         return self._call("memory.delete", {"key": key}, lambda result: result["deleted"])
 
-    def list(self, *, prefix: Optional[str] = None, limit: Optional[int] = None, cursor: Optional[str] = None) -> Any:
-        """{"keys": […], "cursor": …}; the cursor is there when there are more."""
-        return self._call("memory.list", {"prefix": prefix, "limit": limit, "cursor": cursor}, lambda result: result)
+    def list(
+        self,
+        *,
+        prefix: Optional[str] = None,
+        limit: Optional[int] = None,
+        cursor: Optional[str] = None,
+        agent: Optional[str] = None,
+    ) -> Any:
+        """{"keys": […], "cursor": …}: keys in the order of their UTF-8 bytes, at most 1,000 at once.
+
+        The cursor is there when there are more, and gets the next ones.
+        """
+        params = {"prefix": prefix, "limit": limit, "cursor": cursor, "agent": agent}
+        return self._call("memory.list", params, lambda result: result)
+
+
+def _write(
+    key: str,
+    value: Any,
+    ttl: Optional[float] = None,
+    if_absent: Optional[bool] = None,
+    if_version: Optional[int] = None,
+) -> Dict[str, Any]:
+    return {"key": key, **encode_value(value), "ttl": ttl, "ifAbsent": if_absent, "ifVersion": if_version}
 
 
 class Log:

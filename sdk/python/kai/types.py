@@ -126,6 +126,20 @@ class KLPMetadata(TypedDict, total=False):
     traceparent: str
 
 
+class _MemoryWrite(TypedDict):
+    key: str
+    value: Any
+
+
+class MemoryWrite(_MemoryWrite, total=False):
+    """An entry of memory.set_many()."""
+
+    ttl: float
+    """Seconds."""
+    if_absent: bool
+    if_version: int
+
+
 class AgentLimits(TypedDict):
     messageMs: int
     inFlight: int

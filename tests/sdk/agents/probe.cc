@@ -66,6 +66,8 @@ class Probe : public kai::Agent {
     if (what == "log") return log.warn("said", {{"why", payload}}), nullptr;
     if (what == "print") return std::printf("%s\n", payload.get<std::string>().c_str()), nullptr;
     if (what == "memory") return use_memory();
+    if (what == "memory-do") return memory_do(payload);
+    if (what == "memory-count") return count(payload.get<int>()), nullptr;
     if (what == "send") return send("other", "ask", payload, 500);
     if (what == "send-with") return send("other", "ask", "null", {payload["timeoutMs"], metadata_of(payload)});
     if (what == "emit-with") return emit("done", Json::binary({0, 255}), metadata_of(payload)), nullptr;
@@ -125,6 +127,91 @@ class Probe : public kai::Agent {
     list.prefix = "m";
     result["list"] = memory.list(list).keys;
     return result;
+  }
+
+  static Json given(const Json& value) {
+    if (!value.is_object() || !value.contains("bytes")) return value;
+    return Json::binary(value["bytes"].get<std::vector<std::uint8_t>>());
+  }
+  static Json shown(const Json& value) {
+    if (!value.is_binary()) return value;
+    return {{"bytes", std::vector<std::uint8_t>(value.get_binary())}};
+  }
+  static kai::SetOptions set_options(const Json& entry) {
+    kai::SetOptions options;
+    if (entry.contains("ttl")) options.ttl = entry["ttl"].get<double>();
+    options.if_absent = entry.value("ifAbsent", false);
+    if (entry.contains("ifVersion")) options.if_version = entry["ifVersion"].get<std::int64_t>();
+    return options;
+  }
+
+  /// One call, as the test says it; bytes are {"bytes": [...]} in JSON.
+  Json memory_do(const Json& asked) {
+    try {
+      Json answer;
+      answer["result"] = memory_call(asked["call"], asked, asked.value("options", Json::object()));
+      return answer;
+    } catch (const kai::AgentError& error) {
+      return {{"code", error.code}, {"details", error.details}, {"retryable", error.retryable}};
+    }
+  }
+
+  Json memory_call(const std::string& call, const Json& asked, const Json& options) {
+    const std::string key = asked.value("key", "");
+    const std::string agent = options.value("agent", "");
+    if (call == "get") return shown(memory.get(key, agent).value_or(nullptr));
+    if (call == "getEntry") {
+      const auto entry = memory.get_entry(key, agent);
+      return entry ? Json({{"value", shown(entry->value)}, {"version", entry->version}}) : Json();
+    }
+    if (call == "set") {
+      return {{"version", memory.set(key, given(asked["entries"][0]["value"]), set_options(options)).version}};
+    }
+    if (call == "getMany") {
+      Json found = Json::object();
+      for (const auto& [name, value] : memory.get_many(asked["keys"], agent)) found[name] = shown(value);
+      return found;
+    }
+    if (call == "setMany") return set_many(asked["entries"]);
+    if (call == "delete") return memory.remove(key);
+    return list(options);
+  }
+
+  Json set_many(const Json& given_entries) {
+    std::vector<kai::MemoryEntry> entries;
+    for (const Json& entry : given_entries)
+      entries.push_back({entry["key"], given(entry["value"]), set_options(entry)});
+    Json versions = Json::array();
+    for (const kai::Written& written : memory.set_many(entries)) versions.push_back({{"version", written.version}});
+    return versions;
+  }
+
+  Json list(const Json& options) {
+    kai::ListOptions asked;
+    asked.prefix = options.value("prefix", "");
+    if (options.contains("limit")) asked.limit = options["limit"].get<std::int64_t>();
+    asked.cursor = options.value("cursor", "");
+    asked.agent = options.value("agent", "");
+    const kai::KeyList listed = memory.list(asked);
+    Json result = {{"keys", listed.keys}};
+    if (!listed.cursor.empty()) result["cursor"] = listed.cursor;
+    return result;
+  }
+
+  /// Counts up so many times, against others that count too.
+  void count(int times) {
+    while (times > 0) {
+      const auto entry = memory.get_entry("count");
+      kai::SetOptions options;
+      options.if_absent = !entry;
+      if (entry) options.if_version = entry->version;
+      try {
+        memory.set("count", entry ? entry->value.get<int>() + 1 : 1, options);
+        --times;
+      } catch (const kai::AgentError& error) {
+        if (error.code != "CONFLICT") throw;
+      }
+    }
   }
 
   void called(const std::string& hook) {

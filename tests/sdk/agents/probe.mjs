@@ -2,6 +2,9 @@
 import fs from 'node:fs';
 import { AgentError, reply } from '@kai/agent';
 
+const given = (value) => (value?.bytes ? Uint8Array.from(value.bytes) : value);
+const shown = (value) => (value instanceof Uint8Array ? { bytes: [...value] } : value);
+
 export default class Probe {
   #calls = ['constructor'];
   #state = null;
@@ -100,6 +103,10 @@ export default class Probe {
         return null;
       case 'memory':
         return this.#memory();
+      case 'memory-do':
+        return this.#memoryDo(msg.payload);
+      case 'memory-count':
+        return this.#count(msg.payload);
       case 'send':
         return this.ctx.send('other', 'ask', msg.payload, { timeoutMs: 500 });
       case 'send-with':
@@ -140,6 +147,48 @@ export default class Probe {
       deleted: await memory.delete('k'),
       list: (await memory.list({ prefix: 'm' })).keys,
     };
+  }
+
+  /** One call, as the test says it; bytes are {bytes: [...]} in JSON. */
+  async #memoryDo({ call, key, keys, entries, options }) {
+    const { memory } = this.ctx;
+    const calls = {
+      get: async () => shown(await memory.get(key, options)),
+      getEntry: async () => {
+        const entry = await memory.getEntry(key, options);
+        return entry && { ...entry, value: shown(entry.value) };
+      },
+      set: async () => memory.set(key, given(entries[0].value), options),
+      getMany: async () => {
+        const found = await memory.getMany(keys, options);
+        return Object.fromEntries([...found].map(([name, value]) => [name, shown(value)]));
+      },
+      setMany: async () => memory.setMany(entries.map((entry) => ({ ...entry, value: given(entry.value) }))),
+      delete: async () => memory.delete(key),
+      list: async () => memory.list(options),
+    };
+    try {
+      return { result: (await calls[call]()) ?? null };
+    } catch (error) {
+      if (!(error instanceof AgentError)) throw error;
+      return { code: error.code, details: error.details ?? null, retryable: error.retryable };
+    }
+  }
+
+  /** Counts up `times`, against others that count too. */
+  async #count(times) {
+    const { memory } = this.ctx;
+    for (let done = 0; done < times; ) {
+      const entry = await memory.getEntry('count');
+      const condition = entry ? { ifVersion: entry.version } : { ifAbsent: true };
+      try {
+        await memory.set('count', (entry?.value ?? 0) + 1, condition);
+        done += 1;
+      } catch (error) {
+        if (error.code !== 'CONFLICT') throw error;
+      }
+    }
+    return null;
   }
 
   #called(hook) {

@@ -6,6 +6,17 @@ import json
 from kai import Agent, AgentError, reply
 
 
+PYTHON_NAMES = {"ifAbsent": "if_absent", "ifVersion": "if_version"}
+
+
+def given(value):
+    return bytes(value["bytes"]) if isinstance(value, dict) and "bytes" in value else value
+
+
+def shown(value):
+    return {"bytes": list(value)} if isinstance(value, bytes) else value
+
+
 class Probe(Agent):
     def __init__(self):
         self.calls = ["constructor"]
@@ -128,6 +139,49 @@ class Probe(Agent):
             "deleted": await memory.delete("k"),
             "list": (await memory.list(prefix="m"))["keys"],
         }
+
+    async def do_memory_do(self, msg):
+        """One call, as the test says it; bytes are {"bytes": [...]} in JSON."""
+        memory, asked = self.memory, msg.payload
+        options = {PYTHON_NAMES.get(name, name): value for name, value in asked.get("options", {}).items()}
+        key, call = asked.get("key"), asked["call"]
+        writes = [
+            {**{PYTHON_NAMES.get(name, name): value for name, value in entry.items()}, "value": given(entry["value"])}
+            for entry in asked.get("entries", [])
+        ]
+        try:
+            if call == "get":
+                result = shown(await memory.get(key, **options))
+            elif call == "getEntry":
+                result = await memory.get_entry(key, **options)
+                result = result and {**result, "value": shown(result["value"])}
+            elif call == "set":
+                result = await memory.set(key, writes[0]["value"], **options)
+            elif call == "getMany":
+                found = await memory.get_many(asked["keys"], **options)
+                result = {name: shown(value) for name, value in found.items()}
+            elif call == "setMany":
+                result = await memory.set_many(writes)
+            elif call == "delete":
+                result = await memory.delete(key)
+            else:
+                result = await memory.list(**options)
+            return {"result": result}
+        except AgentError as error:
+            return {"code": error.code, "details": error.details, "retryable": error.retryable}
+
+    async def do_memory_count(self, msg):
+        """Counts up so many times, against others that count too."""
+        done = 0
+        while done < msg.payload:
+            entry = await self.memory.get_entry("count")
+            condition = {"if_version": entry["version"]} if entry else {"if_absent": True}
+            try:
+                await self.memory.set("count", (entry["value"] if entry else 0) + 1, **condition)
+                done += 1
+            except AgentError as error:
+                if error.code != "CONFLICT":
+                    raise
 
     async def do_send(self, msg):
         return await self.send("other", "ask", msg.payload, timeout=0.5)

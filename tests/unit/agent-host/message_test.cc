@@ -303,7 +303,7 @@ def outcome(method, **params):
     ask(1, method, **params)
     e = hear()["error"]
     return [e["code"], e["data"]["code"], e["data"]["retryable"]]
-log = [outcome("memory.get", key="k"), outcome("no.such"),
+log = [outcome("memory.get", key=5), outcome("no.such"),
   outcome("klp.send", capability="c"), outcome("klp.send", to="o", capability=""),
   outcome("klp.send", to="o", capability="c", timeoutMs=-1), outcome("klp.send", to="o", capability="c", payloadBase64="?")]
 note("log", level="info", message=json.dumps(log))
@@ -313,7 +313,7 @@ hear()
 )"));
   host.start();
   CHECK(Json::parse(host.receive().log().message()) == Json::parse(R"([
-    [-32000, "UNAVAILABLE", true], [-32601, "INVALID", false],
+    [-32602, "INVALID", false], [-32601, "INVALID", false],
     [-32602, "INVALID", false], [-32602, "INVALID", false], [-32602, "INVALID", false], [-32602, "INVALID", false]])"));
   CHECK(host.receive_message().deadline_ms() == 1);
   CHECK(host.receive().log().message() == "TIMEOUT");

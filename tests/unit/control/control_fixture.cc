@@ -93,10 +93,13 @@ void ControlFixture::start() {
   registry.emplace(std::move(*Registry::open(directory / "state/db/registry.db", 1024)));
   packages.emplace(std::move(*PackageStore::open(directory / "state/packages")));
   audit = std::move(*AuditLog::open(loop, *log, directory / "state/audit"));
+  auto opened = MemoryManager::open(loop, *log, {directory / "state", directory / "run", hello.redis_url(), hello.again()});
+  REQUIRE_MESSAGE(opened, (opened ? "" : opened.error().message()));
+  memory = std::move(*opened);
   auto sockets = std::move(*socket_pair(SOCK_SEQPACKET));
   keeper = std::make_unique<FakeKeeper>(loop, std::move(sockets.first));
   client = std::make_unique<KeeperClient>(loop, std::move(sockets.second));
-  control = std::make_unique<Control>(Environment{loop, *client, *log, *registry, *packages, hello, policies, *audit},
+  control = std::make_unique<Control>(Environment{loop, *client, *log, *registry, *packages, hello, policies, *audit, *memory},
                                       log_directory, std::exchange(adoptions, {}));
   const auto started = control->start();
   REQUIRE_MESSAGE(started, (started ? "" : started.error().message()));
@@ -105,6 +108,7 @@ void ControlFixture::start() {
 void ControlFixture::end() {
   operator_.reset();
   control.reset();
+  memory.reset();
   audit.reset();
   client.reset();
   keeper.reset();

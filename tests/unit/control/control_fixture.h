@@ -14,6 +14,7 @@
 #include "proto/control.pb.h"
 #include "supervisor/control/audit_log.h"
 #include "supervisor/control/control.h"
+#include "supervisor/control/memory_manager.h"
 #include "tests/unit/control/fake_keeper.h"
 #include "tests/unit/control/temp_directory.h"
 
@@ -70,6 +71,7 @@ struct ControlFixture {
   std::optional<Registry> registry;
   std::optional<PackageStore> packages;
   std::unique_ptr<AuditLog> audit;
+  std::unique_ptr<MemoryManager> memory;
   std::unique_ptr<FakeKeeper> keeper;
   std::unique_ptr<KeeperClient> client;
   std::unique_ptr<Control> control;

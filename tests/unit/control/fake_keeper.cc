@@ -203,6 +203,10 @@ void FakeKeeper::receive() {
       described.push_back(request.describe().pid());
       reply.mutable_process()->set_name("probe\x1b[2J");
       reply.mutable_process()->set_pid(7);
+    } else if (request.has_probe_service() && !services.contains(request.probe_service().address())) {
+      reply.mutable_failed()->set_step("service");
+      reply.mutable_failed()->set_errno_value(ECONNREFUSED);
+      reply.mutable_failed()->set_detail("connect " + request.probe_service().address());
     } else if (request.has_freeze() && !freeze_error.empty()) {
       reply.mutable_failed()->set_step("cgroup");
       reply.mutable_failed()->set_detail(freeze_error);

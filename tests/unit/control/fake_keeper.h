@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -12,8 +13,8 @@
 #include "proto/keeper.pb.h"
 #include "proto/klp.pb.h"
 #include "proto/sandbox_spec.pb.h"
-#include "supervisor/loop/event_loop.h"
 #include "supervisor/control/stream.h"
+#include "supervisor/loop/event_loop.h"
 
 namespace kai::test {
 
@@ -67,6 +68,7 @@ class FakeKeeper {
   std::string policies_error;
   std::vector<std::string> dropped;  ///< ids of DropData
   std::vector<int> described;        ///< pids of Describe
+  std::set<std::string> services;    ///< addresses at which somebody takes a connection
   std::string fail_step;             ///< not empty: the next spawns fail at this step
   bool ready = false;
   std::vector<std::uint64_t> killed;

@@ -1,9 +1,4 @@
 // Dependencies of type agent and service: a whole control, a fake keeper.
-#include <sys/socket.h>
-#include <sys/un.h>
-
-#include <cstring>
-
 #include <doctest/doctest.h>
 
 #include "tests/unit/control/control_fixture.h"
@@ -13,16 +8,6 @@ namespace {
 
 nlohmann::json dependency(const std::string& name, const std::string& type, bool required = true) {
   return {{"name", name}, {"version", "*"}, {"type", type}, {"required", required}};
-}
-
-Fd listen_at(const std::string& path) {
-  Fd server(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path.data(), std::min(path.size(), sizeof address.sun_path - 1));
-  REQUIRE(bind(server.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
-  REQUIRE(listen(server.get(), 4) == 0);
-  return server;
 }
 
 struct Fixture : ControlFixture {
@@ -62,6 +47,20 @@ TEST_CASE("what an agent depends on is started first, and stopped after it") {
   CHECK(f.state("a") == "running");
 }
 
+TEST_CASE("who stops what others need is told who they are") {
+  Fixture f;
+  f.agent("a", {dependency("b", "agent"), dependency("c", "agent", false)});
+  f.agent("b");
+  f.agent("c");
+  REQUIRE(code(f.call(start_of("a"))) == "done");
+  const auto stopped = f.call(stop_of("b"));
+  REQUIRE(stopped.done().warnings_size() == 1);
+  CHECK(stopped.done().warnings(0).find("agent 'a' depends on it") != std::string::npos);
+  CHECK(f.call(stop_of("c")).done().warnings_size() == 0);
+  REQUIRE(code(f.call(stop_of("a"))) == "done");
+  CHECK(f.call(stop_of("b")).done().warnings_size() == 0);
+}
+
 TEST_CASE("a required agent that is not there, or does not come up, refuses the start") {
   Fixture f;
   f.agent("a", {dependency("b", "agent")});
@@ -89,16 +88,14 @@ TEST_CASE("a cycle is named") {
 
 TEST_CASE("a service has to answer before the start") {
   Policy policy = builtin_policy(true);
-  const TempDirectory directory;
-  const std::string path = directory / "service.sock";
-  policy.services["db"] = "unix:" + path;
+  policy.services["db"] = "unix:/run/db.sock";
   Fixture f(policy);
   f.agent("a", {dependency("db", "service"), dependency("cache", "service", false)});
   const auto refused = f.call(start_of("a"));
   CHECK(code(refused) == "UNAVAILABLE");
   CHECK(refused.failed().message().find("service 'db' does not answer") != std::string::npos);
   CHECK(f.keeper->spawned == 0);
-  const Fd listener = listen_at(path);
+  f.keeper->services = {"unix:/run/db.sock"};
   CHECK(code(f.call(start_of("a"))) == "done");
   CHECK(f.log_text().find("service 'cache': has no address") != std::string::npos);
 }

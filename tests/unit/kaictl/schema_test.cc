@@ -1,5 +1,6 @@
 // docs/schema: the examples of contracts.md and what kaictl really prints hold to it, and what is wrong does not.
 #include <filesystem>
+#include <sstream>
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
@@ -37,7 +38,7 @@ TEST_CASE("every schema names its dialect") {
     CHECK(text["$schema"] == "https://json-schema.org/draft/2020-12/schema");
     ++found;
   }
-  CHECK(found >= 22);
+  CHECK(found >= 27);
 }
 
 TEST_CASE("list") {
@@ -151,6 +152,51 @@ TEST_CASE("quarantine") {
   CHECK_FALSE(holds("quarantine", shown));
   CHECK(holds("recover", json{{"id", "a"}, {"state", "running"}, {"status", "active"}}));
   CHECK_FALSE(holds("recover", json{{"state", "running"}}));
+}
+
+TEST_CASE("memory") {
+  json stats = json::parse(
+      R"({"totalAllocated":1.5,"activeContexts":1,"contexts":[{"id":"a","type":"persistent","backend":"sqlite","size":1.5,
+          "entryCount":12,"lastAccessed":"2026-05-04T13:00:00.000Z"}]})");
+  CHECK(holds("memory-stats", stats));
+  stats["contexts"][0].update(json{{"limit", 50}, {"encrypted", true}, {"fault", "its file is damaged"}});
+  CHECK(holds("memory-stats", stats));
+  stats["contexts"][0]["backend"] = "paper";
+  CHECK_FALSE(holds("memory-stats", stats));
+  CHECK_FALSE(holds("memory-stats", json{{"contexts", json::array()}}));
+
+  CHECK(holds("memory-get", json{{"key", "k"}, {"value", nullptr}, {"version", 1}}));
+  CHECK(holds("memory-get", json{{"key", "k"}, {"valueBase64", "AAE="}, {"version", 1}}));
+  CHECK_FALSE(holds("memory-get", json{{"key", "k"}, {"valueBase64", "AAE"}, {"version", 1}}));
+  CHECK_FALSE(holds("memory-get", json{{"key", "k"}, {"value", 1}, {"valueBase64", ""}, {"version", 1}}));
+  CHECK_FALSE(holds("memory-get", json{{"key", "k"}, {"version", 1}}));
+  CHECK(holds("memory-list", json{{"keys", {"a", "b"}}, {"cursor", "b"}}));
+  CHECK(holds("memory-list", json{{"keys", json::array()}}));
+  CHECK_FALSE(holds("memory-list", json{{"keys", {""}}}));
+  CHECK(holds("memory-transfer", json{{"id", "a"}, {"entries", 0}, {"bytes", 200}}));
+  CHECK_FALSE(holds("memory-transfer", json{{"id", "a"}, {"entries", -1}, {"bytes", 200}}));
+}
+
+/// The corpus of the fuzz target has whole exports: what the reader takes, the schema takes, line by line.
+TEST_CASE("the lines of exported memory") {
+  int seen = 0;
+  for (const char* const name : {"empty_memory", "entries", "indexed_db", "escapes", "spaces"}) {
+    std::istringstream lines(*read_file(std::string(KAI_MEMORY_CORPUS) + "/" + name));
+    for (std::string line; std::getline(lines, line); ++seen) {
+      // "spaces" says neither when it was made nor of which backend, which only the reader does not look at.
+      const json document = json::parse(line);
+      if (document.value("exportedAt", "-").empty()) continue;
+      CHECK_MESSAGE(holds("memory-export-line", document), line);
+    }
+  }
+  CHECK(seen > 20);
+  for (const char* const line :
+       {R"({"key":"k","value":1})", R"({"key":"k","value":1,"valueBase64":"","version":1})",
+        R"({"key":"k","value":1,"version":1,"extra":1})", R"({"record":{"key":"AA==","value":""}})",
+        R"({"record":{"key":"AA==","value":"","indexKeys":[["AA=="]]}})", R"({"database":{"version":1}})",
+        R"({"entries":1,"checksum":"AB"})", R"({"format":"kai-memory/2","agentId":"a"})", "{}", "[]"}) {
+    CHECK_FALSE_MESSAGE(holds("memory-export-line", json::parse(line)), std::string(line));
+  }
 }
 
 TEST_CASE("what kaictl itself says") {

@@ -305,3 +305,20 @@ TEST_CASE("a spec that could still change is not read") {
   REQUIRE(empty);
   CHECK_FALSE(kai::keeper::read_spec(*empty, allowed));
 }
+
+TEST_CASE("a socket is tried only where a policy has that address under services") {
+  const auto set = policies([](kai::Policy& policy) {
+    policy.services = {{"db", "unix:/run/postgresql/.s.PGSQL.5432"}, {"cache", "tcp:127.0.0.1:6379"}};
+  });
+  const auto path = kai::keeper::check_service("unix:/run/postgresql/.s.PGSQL.5432", set);
+  REQUIRE(path);
+  CHECK(*path == "/run/postgresql/.s.PGSQL.5432");
+  for (const char* address :
+       {"", "unix:", "unix:/run/docker.sock", "/run/postgresql/.s.PGSQL.5432", "unix:/run/postgresql",
+        "unix:/run/postgresql/../postgresql/.s.PGSQL.5432", "unix:/run/postgresql/.s.PGSQL.5432\n",
+        "unix:/run/postgresql/.s.PGSQL.54321", "tcp:127.0.0.1:6379", "db"}) {
+    CAPTURE(address);
+    const auto refused = kai::keeper::check_service(address, set);
+    CHECK((!refused && says(refused.error().message(), "no operator policy has a service at this Unix socket")));
+  }
+}

@@ -67,7 +67,11 @@ TEST_CASE("what is wrong is named with its place") {
   CHECK(error_of("stateDir: [a]\n").starts_with(":1:11: stateDir must be a text"));
   CHECK(error_of("- a\n").starts_with(":1:1: must be a mapping"));
   CHECK(error_of("stateDir: \"\n").starts_with(":"));
-  CHECK(error_of("redis: {url: x}\n").starts_with(":1:1: redis is not in this version"));
+  CHECK(error_of("redis: {url: [x]}\n").find("redis must be {url: …}") != std::string::npos);
+  CHECK(error_of("redis: redis://localhost\n").find("redis must be {url: …}") != std::string::npos);
+  CHECK(error_of("redis: {url: \"redis://h\", tls: true}\n").find("redis must be {url: …}") != std::string::npos);
+  CHECK(error_of("redis: {url: \"unix:/run/redis.sock\"}\n").find("in a directory of its own") != std::string::npos);
+  CHECK(error_of("redis: {url: \"unix:redis.sock\"}\n").find("in a directory of its own") != std::string::npos);
 }
 
 TEST_CASE("a file that was asked for has to be there") {

@@ -1,9 +1,13 @@
 // What the keeper tells, hands on and refuses.
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -25,6 +29,21 @@ Request drop_data() {
   Request request;
   request.mutable_drop_data()->set_agent_id("disk-test");
   return request;
+}
+
+Request probe_service(const std::string& address) {
+  Request request;
+  request.mutable_probe_service()->set_address(address);
+  return request;
+}
+
+kai::Fd bound_at(const std::string& path) {
+  kai::Fd server(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), std::min(path.size(), sizeof address.sun_path - 1));
+  REQUIRE(bind(server.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+  return server;
 }
 
 }  // namespace
@@ -217,6 +236,62 @@ TEST_CASE("a start that hangs in the kernel holds up nobody, and frees what it h
   hung.let_go();
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kPatienceMs);
   while (kaid.ask(drop_data()).has_failed()) REQUIRE(std::chrono::steady_clock::now() < deadline);
+  REQUIRE(kaid.spawn(python("pass"), 1).has_spawned());
+  CHECK(kaid.exited().instance() == 1);
+  CHECK(kaid.stop() == 0);
+}
+
+TEST_CASE("a service's socket: whether somebody takes a connection, where a policy has the address") {
+  Kaid kaid;
+  const fs::path below = kaid.top / "service";  // its owner's alone: control could not go there
+  fs::create_directory(below);
+  fs::permissions(below, fs::perms(0700));
+  const std::string path = below / "db.sock", link = below / "link", file = below / "file",
+                    other = below / "other.sock";
+  kaid.policy("policies:\n- name: services\n  services: {db: \"unix:" + path + "\", link: \"unix:" + link +
+              "\", file: \"unix:" + file + "\"}\n");
+  fs::create_symlink(path, link);
+  std::ofstream(file) << "no socket\n";
+  (void)kaid.start();
+  const auto error = [&](const std::string& at) {
+    const Reply reply = kaid.ask(probe_service("unix:" + at));
+    CHECK(reply.failed().step() == "service");
+    CHECK(reply.failed().detail() == "connect unix:" + at);
+    return reply.failed().errno_value();
+  };
+  CHECK(error(path) == ENOENT);
+  const kai::Fd server = bound_at(path), unnamed = bound_at(other);
+  CHECK(error(path) == ECONNREFUSED);
+  REQUIRE(listen(server.get(), 1) == 0);
+  REQUIRE(listen(unnamed.get(), 1) == 0);
+  CHECK(kaid.ask(probe_service("unix:" + path)).has_done());
+  const kai::Fd connection(accept4(server.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  REQUIRE(connection);
+  char byte = 0;
+  CHECK(read(connection.get(), &byte, 1) == 0);  // closed at once
+  CHECK(error(link) == ENOTSOCK);
+  CHECK(error(file) == ENOTSOCK);
+  CHECK(kaid.ask(probe_service("unix:" + other)).failed().step() == "request");
+  CHECK(accept4(unnamed.get(), nullptr, nullptr, SOCK_CLOEXEC) == -1);
+  // A policy that is gone allows nothing any more.
+  kaid.policy("policies: []\n");
+  Request again;
+  again.mutable_read_policies();
+  CHECK(kaid.ask(again).reload().error() == "");
+  CHECK(kaid.ask(probe_service("unix:" + path)).failed().step() == "request");
+  CHECK(kaid.stop() == 0);
+}
+
+TEST_CASE("a service's path that hangs in the kernel holds up nobody" *
+          doctest::skip(geteuid() != 0 || access("/dev/fuse", R_OK | W_OK) != 0)) {
+  const kai::keeper::HungDirectory hung;
+  Kaid kaid;
+  const std::string address = "unix:" + hung.below();
+  kaid.policy("policies:\n- name: hung\n  services: {hung: \"" + address + "\"}\n");
+  (void)kaid.start();
+  for (int asked = 0; asked < 3; ++asked) {
+    CHECK(kaid.ask(probe_service(address)).failed().errno_value() == ETIMEDOUT);
+  }
   REQUIRE(kaid.spawn(python("pass"), 1).has_spawned());
   CHECK(kaid.exited().instance() == 1);
   CHECK(kaid.stop() == 0);

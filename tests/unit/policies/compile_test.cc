@@ -263,10 +263,10 @@ TEST_CASE("what is asked beyond the policy is trimmed, with a reason") {
     CHECK(!verdict.asked.empty());
     CHECK(!verdict.reason.empty());
   }
-  CHECK(pointers == Words{"/memory", "/security/permissions/1", "/security/permissions/2", "/security/permissions/3",
+  CHECK(pointers == Words{"/security/permissions/1", "/security/permissions/2", "/security/permissions/3",
                           "/security/permissions/4", "/security/permissions/5", "/security/networkAccess/allowOutbound",
                           "/security/networkAccess/allowedDomains/0", "/security/networkAccess/allowedDomains/1"});
-  const Verdict& outbound = without_rules.trimmed[6];
+  const Verdict& outbound = without_rules.trimmed[5];
   CHECK(outbound.asked == "connections to calendar.google.com, outlook.office.com");
   CHECK(outbound.reason ==
         "no network yet: egress is not in this version, the agent has only its own loopback; and policy builtin "
@@ -280,15 +280,14 @@ TEST_CASE("what is asked beyond the policy is trimmed, with a reason") {
   REQUIRE(ruled->permissions.size() == 3);
   CHECK(ruled->permissions[1] == Permission{"agent", {"execute"}, "echo"});
   CHECK(ruled->permissions[2] == Permission{"topic", {"read"}, "news"});
-  CHECK(ruled->trimmed.size() == 8);
+  CHECK(ruled->trimmed.size() == 7);
 }
 
 TEST_CASE("no outbound asked, no verdict about it") {
   Json document = example();
   document["security"]["networkAccess"] = {{"allowOutbound", false}};
   const Compiled result = compiled(manifest_of(document));
-  REQUIRE(result.trimmed.size() == 1);
-  CHECK(result.trimmed[0].pointer == "/memory");
+  CHECK(result.trimmed.empty());
 }
 
 TEST_CASE("sandbox: false is refused without the operator's leave") {

@@ -44,7 +44,7 @@ inline Json reply(const Message& msg, const Json& payload) {
 }
 
 struct SetOptions {
-  std::optional<double> ttl;               ///< seconds; 0 is never
+  std::optional<double> ttl;               ///< seconds, also parts of one; 0 is never; nullopt: the manifest's
   bool if_absent = false;                  ///< CONFLICT where the key exists
   std::optional<std::int64_t> if_version;  ///< CONFLICT where the key has another version
 };
@@ -60,10 +60,17 @@ struct MemoryEntry {
   SetOptions options;
 };
 
+/// What is kept under a key.
+struct StoredValue {
+  Json value;
+  std::int64_t version = 0;  ///< for SetOptions::if_version
+};
+
 struct ListOptions {
   std::string prefix;
   std::optional<std::int64_t> limit;
-  std::string cursor;
+  std::string cursor;  ///< of the answer before
+  std::string agent;   ///< reads the shared memory of another agent
 };
 
 struct KeyList {
@@ -71,32 +78,45 @@ struct KeyList {
   std::string cursor;  ///< empty: that was all
 };
 
-/// The agent's memory. Every call waits for its answer and throws AgentError.
+/// The agent's memory. Values are JSON, or bytes (Json::binary). Every call waits for its answer and throws AgentError:
+/// CONFLICT where a condition does not hold, QUOTA_EXCEEDED, TOO_LARGE, INVALID, DENIED (another agent's memory without
+/// a grant). One that is `retryable` (UNAVAILABLE, BUSY, TIMEOUT) may be tried again; of a write that was under way
+/// nobody knows then whether it was done.
 class Memory {
  public:
   /// `agent` reads the shared memory of another agent. nullopt: there is no such key.
   std::optional<Json> get(const std::string& key, const std::string& agent = {}) {
+    auto entry = get_entry(key, agent);
+    if (!entry) return std::nullopt;
+    return std::move(entry->value);
+  }
+
+  /// The value with its version.
+  std::optional<StoredValue> get_entry(const std::string& key, const std::string& agent = {}) {
     Json params = {{"key", key}};
     if (!agent.empty()) params["agent"] = agent;
     const Json result = channel_->call("memory.get", params);
     if (!result.value("found", false)) return std::nullopt;
-    return detail::decode_body(result, "value");
+    return StoredValue{detail::decode_body(result, "value"), result.at("version").get<std::int64_t>()};
   }
 
   Written set(const std::string& key, const Json& value, const SetOptions& options = {}) {
     return {channel_->call("memory.set", encode({key, value, options})).at("version").get<std::int64_t>()};
   }
 
-  std::map<std::string, Json> get_many(const std::vector<std::string>& keys) {
+  /// Those of the keys (at most 1,000) that are there.
+  std::map<std::string, Json> get_many(const std::vector<std::string>& keys, const std::string& agent = {}) {
     std::map<std::string, Json> found;
-    const Json result = channel_->call("memory.getMany", {{"keys", keys}});
+    Json params = {{"keys", keys}};
+    if (!agent.empty()) params["agent"] = agent;
+    const Json result = channel_->call("memory.getMany", params);
     for (const Json& entry : result.at("entries")) {
       found.emplace(entry.at("key").get<std::string>(), detail::decode_body(entry, "value"));
     }
     return found;
   }
 
-  /// All or none, in the order of the entries.
+  /// All or none, at most 1,000; the versions are in the order of the entries.
   std::vector<Written> set_many(const std::vector<MemoryEntry>& entries) {
     Json encoded = Json::array();
     for (const MemoryEntry& entry : entries) encoded.push_back(encode(entry));
@@ -111,11 +131,13 @@ class Memory {
     return channel_->call("memory.delete", {{"key", key}}).at("deleted").get<bool>();
   }
 
+  /// Keys in the order of their UTF-8 bytes, at most 1,000 at once.
   KeyList list(const ListOptions& options = {}) {
     Json params = Json::object();
     if (!options.prefix.empty()) params["prefix"] = options.prefix;
     if (options.limit) params["limit"] = *options.limit;
     if (!options.cursor.empty()) params["cursor"] = options.cursor;
+    if (!options.agent.empty()) params["agent"] = options.agent;
     const Json result = channel_->call("memory.list", params);
     return {result.at("keys").get<std::vector<std::string>>(), result.value("cursor", "")};
   }

@@ -1,0 +1,38 @@
+// Gives an agent whose backend is indexeddb the interfaces of the standard, as globals like a browser's.
+import { IDBCursor, IDBCursorWithValue } from './cursor.mjs';
+import { IDBDatabase } from './database.mjs';
+import { IDBVersionChangeEvent } from './events.mjs';
+import { IDBFactory } from './factory.mjs';
+import { Host } from './host.mjs';
+import { IDBKeyRange } from './key_range.mjs';
+import { IDBObjectStore } from './object_store.mjs';
+import { IDBRecord } from './records.mjs';
+import { IDBOpenDBRequest, IDBRequest } from './request.mjs';
+import { IDBIndex } from './store_index.mjs';
+import { IDBTransaction } from './transaction.mjs';
+import { DOMStringList, internal } from './web_idl.mjs';
+
+const interfaces = {
+  DOMStringList,
+  IDBCursor,
+  IDBCursorWithValue,
+  IDBDatabase,
+  IDBFactory,
+  IDBIndex,
+  IDBKeyRange,
+  IDBObjectStore,
+  IDBOpenDBRequest,
+  IDBRecord,
+  IDBRequest,
+  IDBTransaction,
+  IDBVersionChangeEvent,
+};
+
+/** The factory of this agent, which is also globalThis.indexedDB. */
+export function installIndexedDB(channel) {
+  const indexedDB = new IDBFactory(internal, new Host(channel));
+  for (const [name, value] of Object.entries({ ...interfaces, indexedDB })) {
+    Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
+  }
+  return indexedDB;
+}

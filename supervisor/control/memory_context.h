@@ -1,0 +1,88 @@
+// The memory of one agent: the spec's MemoryContext. It opens its store when it is first needed, keeps the cache of a
+// hybrid one, and is what operators and other agents are told about.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "supervisor/control/memory_cache.h"
+#include "supervisor/control/memory_manager.h"
+#include "supervisor/control/policies.h"
+
+namespace kai {
+
+class MemoryContext {
+ public:
+  using Done = MemoryStore::Done;
+  using Answer = MemoryStore::Answer;
+
+  MemoryContext(MemoryManager& manager, std::string agent_id, const MemoryConfig& memory, PolicyRef policy);
+  ~MemoryContext();
+  MemoryContext(const MemoryContext&) = delete;
+  MemoryContext& operator=(const MemoryContext&) = delete;
+
+  /// What the manifest asks and the policy gives, from the next opening on. What differs closes it: nothing may be
+  /// under way.
+  void configure(const MemoryConfig& memory, PolicyRef policy);
+
+  /// Open now, without waiting.
+  [[nodiscard]] bool ready() const { return phase_ == Phase::kOpen; }
+  /// `done` when it is open, or why it cannot be.
+  void prepare(Done done);
+  /// `answer` once, never from within.
+  void perform(klp::MemoryRequest&& request, Answer answer);
+  /// The agent's process is gone. What it still waited for is answered to nobody; its IndexedDB transactions never
+  /// were.
+  void end_session();
+
+  /// Volatile memory goes; other memory stays. `cleared` says how much went.
+  void terminate(std::function<void(MemoryOutcome<MemoryUsage>&&)> cleared);
+  /// All of it goes, with its files.
+  void purge(std::function<void(MemoryOutcome<MemoryUsage>&&)> purged);
+  /// kaictl memory export and import.
+  void save(Fd file, Done done);
+  void restore(Fd file, Done done);
+
+  [[nodiscard]] const MemoryConfig& config() const { return memory_; }
+  /// Whether there is anything of it to look at; true where only opening it can tell.
+  [[nodiscard]] bool exists() const;
+  /// Of an open one, else nothing.
+  [[nodiscard]] MemoryUsage usage() const;
+  [[nodiscard]] std::uint64_t max_bytes() const { return max_bytes_; }
+  [[nodiscard]] bool encrypted() const { return policy_->memory_encryption; }
+  /// Unix ms; 0: never.
+  [[nodiscard]] std::int64_t last_accessed() const;
+  /// Why it could not be opened the last time; empty: it could.
+  [[nodiscard]] const std::string& fault() const { return fault_; }
+
+ private:
+  enum class Phase { kClosed, kOpening, kOpen };
+
+  void opened(MemoryOutcome<>&& outcome);
+  void settle(const MemoryOutcome<>& outcome);
+  void carry_out(klp::MemoryRequest&& request, Answer answer);
+  void close();
+  void clear(std::function<void(MemoryOutcome<MemoryUsage>&&)> cleared);
+  [[nodiscard]] std::int64_t expires(const klp::MemoryWrite& write) const;
+
+  MemoryManager& manager_;
+  const std::string agent_id_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  MemoryConfig memory_;
+  PolicyRef policy_;
+  std::uint64_t max_bytes_ = 0;
+  Phase phase_ = Phase::kClosed;
+  bool cleared_ = false;  // what kaid before had left volatile on a server is gone
+  std::vector<Done> waiting_;
+  std::string fault_;
+  std::int64_t last_accessed_ = 0;
+  std::unique_ptr<MemoryCache> cache_;  // of a hybrid one
+  std::unique_ptr<MemoryStore> store_;
+};
+
+/// The spec's MemoryUsageStats and MemoryContextStats.
+std::string memory_stats_document(const std::vector<std::pair<std::string, const MemoryContext*>>& contexts);
+
+}  // namespace kai
