@@ -11,6 +11,7 @@ programs of a build (default: build/release), redis-server, and root. About four
 
 import argparse
 import concurrent.futures
+import hashlib
 import json
 import os
 import pathlib
@@ -198,9 +199,18 @@ def pss_kb(pid):
     return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
 
 
+def one_key():
+    """An export (supervisor/memory/memory_export.h) with one key of 200 bytes."""
+    lines = [{"format": "kai-memory/1", "agentId": "a", "exportedAt": "2026-01-01T00:00:00.000Z", "backend": "sqlite"},
+             {"key": "key", "value": VALUE, "version": 1}]
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    return text + json.dumps({"entries": 1, "checksum": hashlib.sha256(text.encode()).hexdigest()}) + "\n"
+
+
 def many(daemon, packages, config, scratch, count):
     """Each context has one key, by an import: none of the agents runs."""
     export = pathlib.Path(scratch, "one-key")
+    export.write_text(one_key())
     for backend in ("memory", "sqlite"):
         source, contexts = f"source-{backend}", [f"{backend}-{number}" for number in range(count)]
 
@@ -257,15 +267,13 @@ def main():
                 must(daemon, "register", root)
                 must(daemon, "start", agent.name)
                 agent.measure("set", KEYS, IN_FLIGHT)  # the keys are there, the code is warm
-        redis, sqlite = Redis(server.socket), Sqlite(daemon.state / "bench.db")
+        redis, sqlite = Redis(server.socket), Sqlite(daemon.directory / "beside.db")
         for beside in (redis, sqlite):
             beside.measure("set", KEYS, 1)
         round_trips(agents, redis, sqlite, arguments.turns)
         at_once(agents, redis, sqlite, arguments.turns)
         for agent in agents.values():
             must(daemon, "stop", agent.name)
-        one = packages.script(scratch, "oneKey", "exit 0\n", memory=config("sqlite"))
-        del one
         many(daemon, packages, config, scratch, arguments.contexts)
         daemon.stop()
     finally:

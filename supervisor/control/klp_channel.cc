@@ -234,7 +234,7 @@ void KlpChannel::answer_memory(klp::MemoryAnswer answer) {
   *envelope.mutable_memory_answer() = std::move(answer);
   const klp::MemoryAnswer& said = envelope.memory_answer();
   // That something was written must not be unsaid; it is small, and counts towards the stream's own limit.
-  const bool read = said.has_got() || said.has_listed() || said.has_indexed_db();
+  const bool read = said.has_got() || said.has_listed() || (said.has_indexed_db() && !said.indexed_db().has_done());
   const std::size_t bytes = envelope.ByteSizeLong();
   if (read && (stream_.queued_bytes() + bytes > kMaxAnswerBytes || bytes > kMaxFrameBytes + kEnvelopeOverheadBytes)) {
     klp::MemoryError& error = *envelope.mutable_memory_answer()->mutable_error();

@@ -118,7 +118,24 @@ void MemoryContext::perform(klp::MemoryRequest&& request, Answer answer) {
   });
 }
 
-void MemoryContext::carry_out(klp::MemoryRequest&& request, Answer answer) {
+MemoryContext::Answer MemoryContext::counted(Answer answer) {
+  ++under_way_;
+  return [this, alive = alive_, answer = std::move(answer)](klp::MemoryAnswer&& said) {
+    if (*alive) --under_way_;
+    answer(std::move(said));
+  };
+}
+
+MemoryContext::Done MemoryContext::counted_done(Done done) {
+  ++under_way_;
+  return [this, alive = alive_, done = std::move(done)](MemoryOutcome<>&& outcome) {
+    if (*alive) --under_way_;
+    done(std::move(outcome));
+  };
+}
+
+void MemoryContext::carry_out(klp::MemoryRequest&& request, Answer to) {
+  Answer answer = counted(std::move(to));
   if (!cache_) return store_->perform(std::move(request), std::move(answer));
   if (request.has_get()) {
     if (auto got = cache_->find(request.get(), manager_.clock().now_ms())) {
@@ -158,7 +175,9 @@ std::int64_t MemoryContext::expires(const klp::MemoryWrite& write) const {
 }
 
 void MemoryContext::end_session() {
-  if (store_) store_->end_session();
+  if (!store_) return;
+  store_->end_session();
+  if (phase_ == Phase::kOpen && under_way_ == 0) close();
 }
 
 void MemoryContext::clear(std::function<void(MemoryOutcome<MemoryUsage>&&)> cleared) {
@@ -166,10 +185,10 @@ void MemoryContext::clear(std::function<void(MemoryOutcome<MemoryUsage>&&)> clea
     if (!ready) return cleared(tl::unexpected(std::move(ready.error())));
     const MemoryUsage had = store_->usage();
     if (cache_) cache_->clear();
-    store_->clear([cleared, had](MemoryOutcome<>&& done) {
+    store_->clear(counted_done([cleared, had](MemoryOutcome<>&& done) {
       if (!done) return cleared(tl::unexpected(std::move(done.error())));
       cleared(MemoryUsage(had));
-    });
+    }));
   });
 }
 
@@ -187,14 +206,15 @@ void MemoryContext::purge(std::function<void(MemoryOutcome<MemoryUsage>&&)> purg
     if (!cleared && !file) return purged(std::move(cleared));
     std::shared_ptr<MemoryStore> keep(std::move(store_));
     close();
-    manager_.loop().defer([this, alive, keep = std::move(keep), purged, had = cleared.value_or(MemoryUsage{})]() mutable {
-      keep.reset();
-      if (!*alive) return;
-      if (const auto removed = manager_.remove_files(agent_id_); !removed) {
-        return purged(tl::unexpected(memory_error("INTERNAL", removed.error().message())));
-      }
-      purged(MemoryUsage(had));
-    });
+    manager_.loop().defer(
+        [this, alive, keep = std::move(keep), purged, had = cleared.value_or(MemoryUsage{})]() mutable {
+          keep.reset();
+          if (!*alive) return;
+          if (const auto removed = manager_.remove_files(agent_id_); !removed) {
+            return purged(tl::unexpected(memory_error("INTERNAL", removed.error().message())));
+          }
+          purged(MemoryUsage(had));
+        });
   });
 }
 
@@ -202,7 +222,7 @@ void MemoryContext::save(Fd file, Done done) {
   const auto kept = std::make_shared<Fd>(std::move(file));
   prepare([this, kept, done = std::move(done)](MemoryOutcome<>&& ready) mutable {
     if (!ready) return done(std::move(ready));
-    store_->save(std::move(*kept), iso_now(), std::move(done));
+    store_->save(std::move(*kept), iso_now(), counted_done(std::move(done)));
   });
 }
 
@@ -212,7 +232,7 @@ void MemoryContext::restore(Fd file, Done done) {
     if (!ready) return done(std::move(ready));
     if (cache_) cache_->clear();
     last_accessed_ = unix_ms();
-    store_->restore(std::move(*kept), std::move(done));
+    store_->restore(std::move(*kept), counted_done(std::move(done)));
   });
 }
 
@@ -245,11 +265,12 @@ std::string memory_stats_document(const std::vector<std::pair<std::string, const
   for (const auto& [id, context] : contexts) {
     const MemoryUsage usage = context->usage();
     total += usage.bytes;
-    nlohmann::ordered_json stats = {{"id", id},
-                                    {"type", manifest::name_of<MemoryType>(manifest::kMemoryTypes, context->config().type)},
-                                    {"backend", manifest::name_of<MemoryBackend>(manifest::kMemoryBackends, context->config().backend)},
-                                    {"size", megabytes(usage.bytes)},
-                                    {"entryCount", usage.entries}};
+    nlohmann::ordered_json stats = {
+        {"id", id},
+        {"type", manifest::name_of<MemoryType>(manifest::kMemoryTypes, context->config().type)},
+        {"backend", manifest::name_of<MemoryBackend>(manifest::kMemoryBackends, context->config().backend)},
+        {"size", megabytes(usage.bytes)},
+        {"entryCount", usage.entries}};
     if (context->last_accessed() != 0) stats["lastAccessed"] = iso_time(context->last_accessed());
     stats["limit"] = megabytes(context->max_bytes());
     stats["encrypted"] = context->encrypted();

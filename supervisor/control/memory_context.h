@@ -33,8 +33,8 @@ class MemoryContext {
   void prepare(Done done);
   /// `answer` once, never from within.
   void perform(klp::MemoryRequest&& request, Answer answer);
-  /// The agent's process is gone. What it still waited for is answered to nobody; its IndexedDB transactions never
-  /// were.
+  /// The agent's process is gone: its IndexedDB transactions never were. What nobody waits for is closed: an open store
+  /// costs three descriptors.
   void end_session();
 
   /// Volatile memory goes; other memory stays. `cleared` says how much went.
@@ -62,6 +62,8 @@ class MemoryContext {
 
   void opened(MemoryOutcome<>&& outcome);
   void settle(const MemoryOutcome<>& outcome);
+  Answer counted(Answer answer);
+  Done counted_done(Done done);
   void carry_out(klp::MemoryRequest&& request, Answer answer);
   void close();
   void clear(std::function<void(MemoryOutcome<MemoryUsage>&&)> cleared);
@@ -78,6 +80,7 @@ class MemoryContext {
   std::vector<Done> waiting_;
   std::string fault_;
   std::int64_t last_accessed_ = 0;
+  std::size_t under_way_ = 0;           // requests that the store has
   std::unique_ptr<MemoryCache> cache_;  // of a hybrid one
   std::unique_ptr<MemoryStore> store_;
 };

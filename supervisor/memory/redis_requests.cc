@@ -110,6 +110,7 @@ void RedisContext::get(const klp::MemoryGet& request, const std::shared_ptr<Flig
           entry.set_value(std::move(record->value));
           entry.set_binary(record->binary);
           entry.set_version(record->version);
+          entry.set_expires_ms(record->expires_ms);
         }
         return {};
       }));

@@ -60,6 +60,9 @@ class Worker(Agent):
                     raise
         return {"keys": keys, "used": used, "refused": refused, "last": last}
 
+    async def do_large(self, size):
+        return await self.do_call("set", ["k", "x" * size])
+
     async def do_flood(self, first, batches):
         """Batches of the shortest keys, eight at once: how many went in, how many were refused, and the codes."""
         numbers, kept, codes = iter(range(first, first + batches)), 0, {}
@@ -78,7 +81,7 @@ class Worker(Agent):
     async def do_exit(self, code):
         os._exit(code)
 '''
-WORKER_CAPABILITIES = ["call", "fill", "flood", "exit"]
+WORKER_CAPABILITIES = ["call", "fill", "large", "flood", "exit"]
 
 # Counts in its memory how often it began and ended.
 HOOKS = '''
@@ -220,33 +223,34 @@ class MemoryTest(harness.DaemonTest):
     @classmethod
     def begin(cls, *roots):
         """Registers and starts these packages; answers their ids."""
-        for root in roots:
-            for command in (["register", root], ["start", root.name]):
+        agents = [json.loads((root / "manifest.json").read_text())["id"] for root in roots]
+        for agent, root in zip(agents, roots):
+            for command in (["register", root], ["start", agent]):
                 outcome = cls.daemon.ctl(*command)
                 assert outcome.code == 0, f"{outcome}\nlog:\n{cls.daemon.log[-4000:]}"
-        return [root.name for root in roots]
+        return agents
 
     # ---- a worker's memory
 
-    def call(self, agent, name, *args, **options):
+    def call(self, who, name, /, *args, **options):
         """What a call came to, {"result"} or {"code", …}; asked again where whoever was in between was just not there."""
         payload = json.dumps({"name": name, "args": args, "options": options})
 
         def answered():
-            outcome = self.daemon.ctl("send", agent, "call", "-", stdin=payload)
+            outcome = self.daemon.ctl("send", who, "call", "-", stdin=payload)
             if outcome.code == 0:
                 return outcome.document
             self.assertTrue(outcome.error["retryable"], f"{outcome}\nlog:\n{self.daemon.log[-3000:]}")
             return None
-        return harness.wait_until(answered, f"{agent} to answer")["payload"]
+        return harness.wait_until(answered, f"{who} to answer")["payload"]
 
-    def done(self, agent, name, *args, **options):
+    def done(self, who, name, /, *args, **options):
         """The result of a call that must succeed, now or once its memory is back."""
         def result():
-            answer = self.call(agent, name, *args, **options)
+            answer = self.call(who, name, *args, **options)
             self.assertTrue("result" in answer or answer["retryable"], f"{name} {args}: {answer}")
             return answer if "result" in answer else None
-        return harness.wait_until(result, f"memory.{name} of {agent}")["result"]
+        return harness.wait_until(result, f"memory.{name} of {who}")["result"]
 
     def stats(self, agent):
         document = self.ok("memory", "stats", agent).document

@@ -87,11 +87,8 @@ class Probe(Agent):
             except OSError as error:
                 return {"refused": name_of(error)}
         if msg.capability == "memory":
-            try:
-                await self.memory.set("key", 1)
-            except Exception as error:
-                return {"error": str(error), "code": getattr(error, "code", "")}
-            return {}
+            await self.memory.set("key", 1)
+            return {"kept": await self.memory.get("key")}
         if msg.capability == "big":
             return {"text": "x" * asked["bytes"]}
 

@@ -201,11 +201,11 @@ class Others(MemoryTest):
                   memory_agents.raw(directory, "reader-raw", memory=config("sqlite"),
                                     security=memory_agents.security(permissions)))
 
-    def denied(self, agent, name, *args, **options):
-        before = self.daemon.status(agent)["denials"]
-        answer = self.call(agent, name, *args, **options)
+    def denied(self, who, name, /, *args, **options):
+        before = self.daemon.status(who)["denials"]
+        answer = self.call(who, name, *args, **options)
         self.assertEqual((answer.get("code"), answer.get("retryable")), ("DENIED", False), answer)
-        self.assertGreater(self.daemon.status(agent)["denials"], before, "a refusal is counted")
+        self.assertGreater(self.daemon.status(who)["denials"], before, "a refusal is counted")
 
     def test_it_is_read_with_a_grant_alone(self):
         for owner in ("open-sqlite", "open-redis"):

@@ -42,7 +42,7 @@ class Host {
   void stop(std::uint32_t grace_ms);
   /// Control dies: with what it had not read.
   void hang_up();
-  /// Reads what has come so far, without waiting and without taking it apart.
+  /// Some of what has come so far, at most 64 KiB, without waiting and without taking it apart.
   std::string receive_bytes();
   /// The keeper brings a new control. One that the host has not lost stays open until the next call of this.
   void reconnect();

@@ -169,7 +169,7 @@ TEST_CASE("two in flight, two more wait, by priority") {
 TEST_CASE("what waits ends by its ttl or its deadline, what is in flight by its deadline alone") {
   Host host;
   host.serve();
-  const auto soon = std::chrono::milliseconds(1200);
+  const auto soon = std::chrono::milliseconds(1500);
   host.ask("f1", klp::NORMAL, 1, soon);
   host.ask("f2", klp::NORMAL, 0, std::chrono::seconds(20));
   host.ask("w1", klp::NORMAL, 1);

@@ -26,19 +26,19 @@ Kinds legal(bool from_host, Phase phase) {
 TEST_CASE("what a host may say when") {
   CHECK(legal(true, Phase::kHello) == Kinds{E::kHello, E::kStartFailed, E::kResume});
   CHECK(legal(true, Phase::kAccepted) ==
-        Kinds{E::kRunnerHello, E::kStarted, E::kStartFailed, E::kMessage, E::kLog, E::kExit});
-  CHECK(legal(true, Phase::kServing) == Kinds{E::kMessage, E::kHealthReport, E::kLog, E::kExit});
-  CHECK(legal(true, Phase::kClosing) ==
-        Kinds{E::kRunnerHello, E::kStarted, E::kStartFailed, E::kMessage, E::kHealthReport, E::kLog, E::kExit});
+        Kinds{E::kRunnerHello, E::kStarted, E::kStartFailed, E::kMessage, E::kMemoryRequest, E::kLog, E::kExit});
+  CHECK(legal(true, Phase::kServing) == Kinds{E::kMessage, E::kMemoryRequest, E::kHealthReport, E::kLog, E::kExit});
+  CHECK(legal(true, Phase::kClosing) == Kinds{E::kRunnerHello, E::kStarted, E::kStartFailed, E::kMessage,
+                                              E::kMemoryRequest, E::kHealthReport, E::kLog, E::kExit});
   CHECK(legal(true, Phase::kRefused).empty());
   CHECK(legal(true, Phase::kEnded).empty());
 }
 
 TEST_CASE("what control may say when") {
   CHECK(legal(false, Phase::kHello) == Kinds{E::kAccepted, E::kRefused, E::kResumed});
-  CHECK(legal(false, Phase::kAccepted) == Kinds{E::kMessage, E::kStop, E::kSignal});
-  CHECK(legal(false, Phase::kServing) == Kinds{E::kMessage, E::kHealthRequest, E::kStop, E::kSignal});
-  CHECK(legal(false, Phase::kClosing) == Kinds{E::kMessage, E::kSignal});
+  CHECK(legal(false, Phase::kAccepted) == Kinds{E::kMessage, E::kMemoryAnswer, E::kStop, E::kSignal});
+  CHECK(legal(false, Phase::kServing) == Kinds{E::kMessage, E::kMemoryAnswer, E::kHealthRequest, E::kStop, E::kSignal});
+  CHECK(legal(false, Phase::kClosing) == Kinds{E::kMessage, E::kMemoryAnswer, E::kSignal});
   CHECK(legal(false, Phase::kRefused).empty());
   CHECK(legal(false, Phase::kEnded).empty());
 }
