@@ -85,7 +85,7 @@ class Steps(harness.DaemonTest):
             return len(runners) == (1 if "pid" in status else 0) and ("pid" in status or status["state"] != "running")
         self.seen = ""
         try:
-            harness.wait_until(agrees, "agreement", 10)
+            harness.wait_until(agrees, "agreement")
         except AssertionError:
             self.fail(f"{what}: {self.seen}")
         self.assertEqual(self.ok("audit", "verify").document["findings"], [], what)

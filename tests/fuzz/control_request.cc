@@ -29,6 +29,7 @@
 #include "proto/quiet.h"
 #include "supervisor/control/audit_log.h"
 #include "supervisor/control/control.h"
+#include "supervisor/control/memory_manager.h"
 #include "tests/unit/control/fake_keeper.h"
 #include "tests/unit/control/tar_builder.h"
 #include "tests/unit/control/temp_directory.h"
@@ -149,11 +150,13 @@ class Place {
     registry_.emplace(std::move(*Registry::open(directory_ / "state/db/registry.db", 1024)));
     packages_.emplace(std::move(*PackageStore::open(directory_ / "state/packages")));
     audit_ = std::move(*AuditLog::open(loop_, *log_, directory_ / "state/audit"));
+    memory_ = std::move(*MemoryManager::open(loop_, *log_, {directory_ / "state", directory_ / "run", {}}));
     auto sockets = std::move(*socket_pair(SOCK_SEQPACKET));
     keeper_ = std::make_unique<FakeKeeper>(loop_, std::move(sockets.first));
     client_ = std::make_unique<KeeperClient>(loop_, std::move(sockets.second));
     control_ = std::make_unique<Control>(
-        Environment{loop_, *client_, *log_, *registry_, *packages_, hello_, policies_, *audit_}, log_directory_);
+        Environment{loop_, *client_, *log_, *registry_, *packages_, hello_, policies_, *audit_, *memory_},
+        log_directory_);
     if (!control_->start()) std::abort();
 
     TarBuilder tar;
@@ -202,6 +205,7 @@ class Place {
   std::optional<Registry> registry_;
   std::optional<PackageStore> packages_;
   std::unique_ptr<AuditLog> audit_;
+  std::unique_ptr<MemoryManager> memory_;
   std::unique_ptr<FakeKeeper> keeper_;
   std::unique_ptr<KeeperClient> client_;
   std::unique_ptr<Control> control_;

@@ -145,15 +145,13 @@ class Lifecycle(harness.DaemonTest):
         self.ok("start", agent)
         self.assertEqual(self.daemon.status(agent)["version"], "2.0.0")
 
-    def test_an_agent_that_asks_for_outbound_or_memory_is_warned_that_there_is_none_yet(self):
+    def test_an_agent_that_asks_for_outbound_is_warned_that_there_is_none_yet(self):
         path = packages.probe(self.scratch, "asks", security=packages.CORRECT["security"] | {
-            "networkAccess": {"allowOutbound": True, "allowedDomains": ["example.org"]}},
-            memory={"type": "persistent", "backend": "sqlite", "persistent": True})
+            "networkAccess": {"allowOutbound": True, "allowedDomains": ["example.org"]}})
         outcome = self.daemon.ctl("register", path, text_mode=True)
         self.assertEqual(outcome.code, 0, outcome)
         said = outcome.stdout + outcome.stderr
         self.assertRegex(said, "(?i)network|outbound")
-        self.assertRegex(said, "(?i)memory")
 
     def test_a_package_is_a_copy(self):
         path = packages.probe(self.scratch, "copied")
