@@ -6,7 +6,7 @@ usage: bench/memory.py [--bin DIRECTORY] [--turns N] [--contexts N]
 
 Measured in turns, one of each after the other; 200 bytes a value, 1,000 keys. SQLite: WAL, synchronous=FULL, one commit
 a set, on the file system of kaid's state directory. redis-server keeps nothing on its disk, for both. Needs the target
-programs of a build (default: build/release), redis-server, and root. About four minutes, on an idle machine.
+programs of a build (default: build/release), redis-server, and root. About two minutes, on an idle machine.
 """
 
 import argparse
@@ -166,32 +166,32 @@ def in_turns(measured, turns, what, count, in_flight):
     return results
 
 
+def compare(title, measured, figures, unit, best):
+    """A line: medians and minima, and the ratio of the better language to what stands beside it."""
+    names = [*LANGUAGES, measured[-1].name]
+    medians = [statistics.median(each) for each in figures]
+    shown = [f"{name} {median:,.0f}{unit} (minimum {min(each):,.0f})" for name, median, each in zip(names, medians, figures)]
+    chosen = medians.index(best(medians[:-1]))
+    print(f"{title}: {', '.join(shown)}; ratio of medians, {names[chosen]} to {names[-1]}: {medians[chosen] / medians[-1]:.2f}",
+          flush=True)
+
+
 def round_trips(agents, redis, sqlite, turns):
     for backend in BACKENDS:
-        beside = redis if backend == "redis" else sqlite
+        measured = [agents[language, backend] for language in LANGUAGES] + [redis if backend == "redis" else sqlite]
         for what in ("set", "get"):
-            measured = [agents[language, backend] for language in LANGUAGES] + [beside]
             took = [[each for one in result for each in one["took"]]
                     for result in in_turns(measured, turns, what, ONE_BY_ONE, 1)]
-            medians = [statistics.median(each) for each in took]
-            shown = [f"{name} {median:.0f} us (minimum {min(each):.0f})"
-                     for name, median, each in zip([*LANGUAGES, beside.name], medians, took)]
-            print(f"{what}, {backend}: {', '.join(shown)}; ratio of medians, node to it: {medians[0] / medians[-1]:.1f}",
-                  flush=True)
+            compare(f"{what}, {backend}", measured, took, " us", min)
 
 
 def at_once(agents, redis, sqlite, turns):
     for backend in BACKENDS:
-        beside = redis if backend == "redis" else sqlite
+        measured = [agents[language, backend] for language in LANGUAGES] + [redis if backend == "redis" else sqlite]
         for what in ("set", "get"):
-            measured = [agents[language, backend] for language in LANGUAGES] + [beside]
             rates = [[one["perSecond"] for one in result]
                      for result in in_turns(measured, turns, what, AT_ONCE, IN_FLIGHT)]
-            medians = [statistics.median(each) for each in rates]
-            shown = [f"{name} {median:,.0f} (minimum {min(each):,.0f})"
-                     for name, median, each in zip([*LANGUAGES, beside.name], medians, rates)]
-            print(f"{what}s a second with {IN_FLIGHT} in flight, {backend}: {', '.join(shown)}; ratio of medians, node to "
-                  f"it: {medians[0] / medians[-1]:.2f}", flush=True)
+            compare(f"{what}s a second with {IN_FLIGHT} in flight, {backend}", measured, rates, "", max)
 
 
 def pss_kb(pid):
