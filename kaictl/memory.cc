@@ -18,6 +18,13 @@
 namespace kai {
 namespace {
 
+/// A key is an agent's text, and this line is made to be copied into a shell.
+std::string shell_word(const std::string& text) {
+  std::string quoted = "'";
+  for (const char letter : text) quoted += letter == '\'' ? std::string("'\\''") : std::string(1, letter);
+  return quoted += '\'';
+}
+
 // All of a memory is read or written: as long as kaid shows a sign of life.
 constexpr Milliseconds kWholeMemoryLimit{600'000};
 
@@ -170,7 +177,7 @@ Outcome<Answer> memory_list(const Context& context, const std::string& id, const
     answer->text += escape_for_terminal(key.is_string() ? key.get<std::string>() : dump(key)) + "\n";
   }
   if (const Json cursor = member(document, "cursor"); cursor.is_string()) {
-    answer->warnings.push_back("there are more keys; go on with: --cursor '" + cursor.get<std::string>() + "'");
+    answer->warnings.push_back("there are more keys; go on with: --cursor " + shell_word(cursor.get<std::string>()));
   }
   return answer;
 }

@@ -56,6 +56,12 @@ Outcome<> Agent::start() {
     automatic_ = false;
     restart_policy_.reset();
   }
+  // Whoever starts what waits already is told what for.
+  if (opening_memory_ && memory_refusals_ > 0) {
+    set_desired(Desired::kRunning);
+    return refuse("UNAVAILABLE", "agent '" + row_.id + "' waits: its memory is not there: " + memory_.fault(),
+                  "It starts when it is back; see 'kaictl logs " + row_.id + "'");
+  }
   const auto taken = apply(Event::kStart);
   if (taken) set_desired(Desired::kRunning);
   return taken;
@@ -84,6 +90,7 @@ std::optional<Failure> Agent::refusal() {
 Outcome<> Agent::restart() {
   if (const auto refused = refusal()) return tl::unexpected(*refused);
   if (auto taken = apply(Event::kStop); !taken) return taken;
+  automatic_ = false;
   return start();
 }
 
@@ -157,7 +164,11 @@ void Agent::enter(State state) {
   if (state == state_) return;
   const State from = std::exchange(state_, state);
   if (from == State::kBackoff) backoff_timer_.stop();
-  if (state == State::kQuarantined) begin_quarantine();
+  if (state == State::kQuarantined) {
+    opening_memory_ = false;
+    memory_timer_.stop();
+    begin_quarantine();
+  }
   if (state == State::kTerminated) {
     quarantine_.reset();
     recovering_ = false;
@@ -197,8 +208,7 @@ void Agent::carry_out(Effect effect) {
     case Effect::kStopInstance:
       if (instance_) return instance_->stop(policy().deadlines.stop);
       // A start that is refused has none, and its end is on its way.
-      if (std::exchange(opening_memory_, false))
-        end_unlaunched("it was stopped before it began", false, Cause::kStopped);
+      if (std::exchange(opening_memory_, false)) end_unlaunched("it was stopped before it began", Unlaunched::kStopped);
       return;
     case Effect::kIsolate:
       return isolate();
@@ -371,7 +381,7 @@ Failure Agent::start_failure() const {
   failure.details_json = R"({"lastEnd":)" + to_json(*last_end_) + "}";
   switch (last_end_->cause) {
     case Cause::kSetup:
-      failure.code = "INTERNAL";
+      failure.code = last_end_->for_now ? "UNAVAILABLE" : "INTERNAL";
       break;
     case Cause::kHelloRefused:
       failure.code = "DENIED";

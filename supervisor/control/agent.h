@@ -142,7 +142,9 @@ class Agent {
   void launch();
   void launch_with_memory();
   void on_memory_ready(MemoryOutcome<>&& ready);
-  void end_unlaunched(const std::string& message, bool hopeless, Cause cause);
+  /// What a start came to that never launched anything: stopped before, refused, or refused for now.
+  enum class Unlaunched { kStopped, kRefused, kForNow };
+  void end_unlaunched(const std::string& message, Unlaunched why);
   void on_memory(klp::MemoryRequest&& request);
   void clear_volatile();
   void refuse_spawn(const std::string& why);

@@ -36,14 +36,15 @@ void Agent::launch() {
 
 // The table is in the middle of kStart: the end comes when it is through.
 void Agent::refuse_spawn(const std::string& why) {
-  end_unlaunched("its sandbox could not be described: " + why, true, Cause::kSetup);
+  end_unlaunched("its sandbox could not be described: " + why, Unlaunched::kRefused);
 }
 
-void Agent::end_unlaunched(const std::string& message, bool hopeless, Cause cause) {
+void Agent::end_unlaunched(const std::string& message, Unlaunched why) {
   End end;
-  end.cause = cause;
+  end.cause = why == Unlaunched::kStopped ? Cause::kStopped : Cause::kSetup;
   end.message = message;
-  end.hopeless = hopeless;
+  end.hopeless = why != Unlaunched::kStopped;
+  end.for_now = why == Unlaunched::kForNow;
   environment_.loop.defer([this, alive = std::weak_ptr(alive_), end] {
     if (!alive.expired()) on_ended(end);
   });
@@ -250,6 +251,7 @@ Event Agent::judge(const End& end) {
   if (state_ == State::kQuarantined) return Event::kEnded;
   if (std::exchange(recovering_, false)) return recovery_failed(end);
   if (state_ == State::kStopping || end.clean()) return Event::kEnded;
+  if (end.for_now) return Event::kGaveUp;
   const std::int64_t now = monotonic_ms();
   const bool came_up = state_ == State::kRunning;
   restart_policy_.crashed(now, std::chrono::milliseconds(came_up ? now - up_since_ : 0));

@@ -14,6 +14,8 @@ constexpr std::chrono::milliseconds kOpenAgain{2'000};
 }  // namespace
 
 void Agent::launch_with_memory() {
+  if (state_ != State::kStarting) return;
+  if (!automatic_) memory_.start_by_operator();
   if (memory_.ready() || memory_.config().type == MemoryType::kVolatile) {
     // A volatile one opens at its first use: nothing of it can be damaged that anybody counts on.
     return launch();
@@ -33,10 +35,12 @@ void Agent::on_memory_ready(MemoryOutcome<>&& ready) {
     return;
   }
   const std::string why = "its memory is not there: " + ready.error().message();
+  if (!automatic_) memory_.fault_told();
   // An operator who waits is told at once; kaid itself waits until it is back, which is no crash of the agent's.
   if (!ready.error().retryable() || !automatic_) {
     opening_memory_ = false;
-    return end_unlaunched(why, true, Cause::kSetup);
+    end_unlaunched(why, ready.error().retryable() ? Unlaunched::kForNow : Unlaunched::kRefused);
+    return;
   }
   if (++memory_refusals_ == 1) {
     environment_.log.write(LogLevel::kWarn, row_.id, "kai.memory", why + "; its start waits for it");
@@ -54,6 +58,7 @@ void Agent::on_memory(klp::MemoryRequest&& request) {
   if (!request.agent().empty() && request.agent() != row_.id) {
     return environment_.router->read_memory(*this, std::move(request), std::move(answer));
   }
+  memory_.touch();
   memory_.perform(std::move(request), std::move(answer));
 }
 
@@ -64,7 +69,9 @@ void Agent::clear_volatile() {
     if (alive.expired()) return;
     clearing_memory_ = false;
     if (!cleared) {
-      report(LogLevel::kError, "error", "its volatile memory could not be cleared: " + cleared.error().message());
+      report(
+          LogLevel::kError, "error",
+          "its volatile memory could not be cleared, and goes before it is used again: " + cleared.error().message());
     } else if (cleared->entries > 0) {
       report(LogLevel::kInfo, "kai.purged", "its volatile memory is gone, as it was terminated",
              {{"memoryEntries", cleared->entries}, {"memoryBytes", cleared->bytes}});

@@ -20,6 +20,7 @@ struct End {
   std::optional<int> signal;
   std::string message;     ///< one sentence, without a full stop
   bool hopeless = false;   ///< another start would end in the same way at once
+  bool for_now = false;    ///< what it needs is not there at the moment: no crash of its own
   bool over_disk = false;  ///< for its private data, which this machine can only measure
 
   /// Exit status 0 by itself: stopped, not crashed.

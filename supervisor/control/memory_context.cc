@@ -52,8 +52,9 @@ void MemoryContext::configure(const MemoryConfig& memory, PolicyRef policy) {
   max_bytes_ = MemoryManager::quota(memory_, *policy_);
 }
 
+// Whoever is answered by the store's end may ask again at once.
 void MemoryContext::close() {
-  store_.reset();
+  const std::unique_ptr<MemoryStore> gone = std::move(store_);
   cache_.reset();
   phase_ = Phase::kClosed;
   settle(tl::unexpected(memory_error("UNAVAILABLE", "the agent's memory was closed; try again")));
@@ -64,6 +65,31 @@ void MemoryContext::prepare(Done done) {
   waiting_.push_back(std::move(done));
   if (phase_ == Phase::kOpening) return;
   phase_ = Phase::kOpening;
+  look_for_damage();
+  if (!damage_) return open_store();
+  manager_.loop().defer([this, alive = alive_] {
+    if (*alive && damage_) opened(tl::unexpected(*damage_));
+  });
+}
+
+/// Of a control before, which set its file aside and did not live to refuse it.
+void MemoryContext::look_for_damage() {
+  if (damage_ || accepted_ || memory_.type == MemoryType::kVolatile || store_file_exists()) return;
+  const std::string aside = manager_.damaged_file(agent_id_);
+  if (aside.empty()) return;
+  damage_ = memory_error("INTERNAL", "it was damaged and is set aside as " + aside +
+                                         ": start the agent once more to begin with an empty memory, or bring an "
+                                         "export back with 'kaictl memory import'");
+}
+
+void MemoryContext::start_by_operator() {
+  if (damage_ && damage_told_) {
+    damage_.reset();
+    accepted_ = true;
+  }
+}
+
+void MemoryContext::open_store() {
   auto made = manager_.make_store(agent_id_, memory_, *policy_);
   if (!made) {
     return manager_.loop().defer([this, alive = alive_, error = std::move(made.error())] {
@@ -74,8 +100,8 @@ void MemoryContext::prepare(Done done) {
   store_->open([this, alive = alive_](MemoryOutcome<>&& outcome) {
     if (!*alive) return;
     // A volatile memory on a server outlives the kaid that it was to end with.
-    const bool stale = outcome && !cleared_ && memory_.type == MemoryType::kVolatile &&
-                       memory_.backend == MemoryBackend::kRedis && !manager_.keeps_volatile();
+    const bool left = !cleared_ && memory_.backend == MemoryBackend::kRedis && !manager_.keeps_volatile();
+    const bool stale = outcome && memory_.type == MemoryType::kVolatile && (left || must_clear_);
     if (!stale) return opened(std::move(outcome));
     store_->clear([this, alive](MemoryOutcome<>&& cleared) {
       if (*alive) opened(std::move(cleared));
@@ -89,8 +115,13 @@ void MemoryContext::opened(MemoryOutcome<>&& outcome) {
   fault_ = outcome ? std::string() : outcome.error().message();
   if (outcome) {
     cleared_ = true;
+    must_clear_ = false;
     if (memory_.type == MemoryType::kHybrid) cache_ = std::make_unique<MemoryCache>(kCacheBytes);
   } else {
+    const klp::MemoryError& error = outcome.error();
+    const bool damaged = error.code() == "INTERNAL" || (error.code() == "UNAVAILABLE" && !error.retryable());
+    if (damaged && !damage_) manager_.log().write(LogLevel::kError, agent_id_, "error", "its memory: " + fault_);
+    if (damaged && !damage_ && memory_.type != MemoryType::kVolatile) damage_ = error;
     // A store is not destroyed from within its own callback.
     manager_.loop().defer([store = std::shared_ptr<MemoryStore>(std::move(store_))] {});
   }
@@ -104,7 +135,6 @@ void MemoryContext::settle(const MemoryOutcome<>& outcome) {
 }
 
 void MemoryContext::perform(klp::MemoryRequest&& request, Answer answer) {
-  last_accessed_ = unix_ms();
   if (phase_ == Phase::kOpen) return carry_out(std::move(request), std::move(answer));
   if (waiting_.size() >= kMaxWaiting) {
     return manager_.loop().defer([answer = std::move(answer), id = request.id()] {
@@ -121,7 +151,10 @@ void MemoryContext::perform(klp::MemoryRequest&& request, Answer answer) {
 MemoryContext::Answer MemoryContext::counted(Answer answer) {
   ++under_way_;
   return [this, alive = alive_, answer = std::move(answer)](klp::MemoryAnswer&& said) {
-    if (*alive) --under_way_;
+    if (*alive) {
+      --under_way_;
+      note(said);
+    }
     answer(std::move(said));
   };
 }
@@ -177,7 +210,26 @@ std::int64_t MemoryContext::expires(const klp::MemoryWrite& write) const {
 void MemoryContext::end_session() {
   if (!store_) return;
   store_->end_session();
-  if (phase_ == Phase::kOpen && under_way_ == 0) close();
+  release();
+}
+
+// What control knows of a context on redis tells a loss from an empty one: it stays.
+void MemoryContext::release() {
+  if (phase_ == Phase::kOpen && under_way_ == 0 && memory_.backend != MemoryBackend::kRedis) close();
+}
+
+void MemoryContext::touch() {
+  last_accessed_ = unix_ms();
+}
+
+/// What the store cannot do by now is what the operator sees of it.
+void MemoryContext::note(const klp::MemoryAnswer& said) {
+  if (!said.has_error()) return fault_.clear();
+  const std::string& code = said.error().code();
+  if (code != "UNAVAILABLE" && code != "INTERNAL") return;
+  const bool news = fault_.empty();
+  fault_ = said.error().message();
+  if (news) manager_.log().write(LogLevel::kError, agent_id_, "error", "its memory: " + fault_);
 }
 
 void MemoryContext::clear(std::function<void(MemoryOutcome<MemoryUsage>&&)> cleared) {
@@ -185,8 +237,9 @@ void MemoryContext::clear(std::function<void(MemoryOutcome<MemoryUsage>&&)> clea
     if (!ready) return cleared(tl::unexpected(std::move(ready.error())));
     const MemoryUsage had = store_->usage();
     if (cache_) cache_->clear();
-    store_->clear(counted_done([cleared, had](MemoryOutcome<>&& done) {
+    store_->clear(counted_done([this, alive = alive_, cleared, had](MemoryOutcome<>&& done) {
       if (!done) return cleared(tl::unexpected(std::move(done.error())));
+      if (*alive) must_clear_ = false;
       cleared(MemoryUsage(had));
     }));
   });
@@ -194,13 +247,23 @@ void MemoryContext::clear(std::function<void(MemoryOutcome<MemoryUsage>&&)> clea
 
 void MemoryContext::terminate(std::function<void(MemoryOutcome<MemoryUsage>&&)> cleared) {
   if (memory_.type != MemoryType::kVolatile || !exists()) return cleared(MemoryUsage{});
+  must_clear_ = true;
   clear(std::move(cleared));
 }
 
 void MemoryContext::purge(std::function<void(MemoryOutcome<MemoryUsage>&&)> purged) {
-  if (!exists()) return purged(MemoryUsage{});
+  damage_.reset();
+  accepted_ = true;
+  const bool unreachable = memory_.backend == MemoryBackend::kRedis && !manager_.has_redis();
+  if (!exists() || unreachable) {
+    // Another backend, or a type, of a version before may have left something.
+    if (const auto removed = manager_.remove_files(agent_id_); !removed) {
+      return purged(tl::unexpected(memory_error("INTERNAL", removed.error().message())));
+    }
+    return purged(MemoryUsage{});
+  }
   clear([this, alive = alive_, purged = std::move(purged)](MemoryOutcome<MemoryUsage>&& cleared) {
-    if (!*alive) return;
+    if (!*alive) return purged(tl::unexpected(memory_error("NOT_FOUND", "the agent was unregistered meanwhile")));
     // What cannot be opened can still be removed; what is on a server that does not answer cannot.
     const bool file = memory_.backend != MemoryBackend::kRedis;
     if (!cleared && !file) return purged(std::move(cleared));
@@ -209,7 +272,7 @@ void MemoryContext::purge(std::function<void(MemoryOutcome<MemoryUsage>&&)> purg
     manager_.loop().defer(
         [this, alive, keep = std::move(keep), purged, had = cleared.value_or(MemoryUsage{})]() mutable {
           keep.reset();
-          if (!*alive) return;
+          if (!*alive) return purged(tl::unexpected(memory_error("NOT_FOUND", "the agent was unregistered meanwhile")));
           if (const auto removed = manager_.remove_files(agent_id_); !removed) {
             return purged(tl::unexpected(memory_error("INTERNAL", removed.error().message())));
           }
@@ -227,12 +290,16 @@ void MemoryContext::save(Fd file, Done done) {
 }
 
 void MemoryContext::restore(Fd file, Done done) {
+  damage_.reset();
+  accepted_ = true;
   const auto kept = std::make_shared<Fd>(std::move(file));
   prepare([this, kept, done = std::move(done)](MemoryOutcome<>&& ready) mutable {
     if (!ready) return done(std::move(ready));
-    if (cache_) cache_->clear();
-    last_accessed_ = unix_ms();
-    store_->restore(std::move(*kept), counted_done(std::move(done)));
+    store_->restore(std::move(*kept), counted_done([this, alive = alive_, done](MemoryOutcome<>&& restored) {
+                      // A read that was under way may have brought what was there before.
+                      if (*alive && cache_) cache_->clear();
+                      done(std::move(restored));
+                    }));
   });
 }
 
@@ -241,7 +308,11 @@ MemoryUsage MemoryContext::usage() const {
 }
 
 bool MemoryContext::exists() const {
-  if (phase_ != Phase::kClosed || memory_.backend == MemoryBackend::kRedis) return true;
+  return phase_ != Phase::kClosed || store_file_exists();
+}
+
+bool MemoryContext::store_file_exists() const {
+  if (memory_.backend == MemoryBackend::kRedis) return true;
   struct stat found {};
   return ::stat(manager_.file_of(agent_id_, memory_).c_str(), &found) == 0;
 }

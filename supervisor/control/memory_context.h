@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,17 @@ class MemoryContext {
   /// What the manifest asks and the policy gives, from the next opening on. What differs closes it: nothing may be
   /// under way.
   void configure(const MemoryConfig& memory, PolicyRef policy);
+
+  /// An operator starts the agent. Damage that the operator was told of before is let go: its memory begins empty.
+  void start_by_operator();
+  /// The operator was told why it could not be opened.
+  void fault_told() { damage_told_ = true; }
+  /// Volatile memory that should have gone and could not: it goes before anything is answered.
+  void clear_at_opening() { must_clear_ = true; }
+  /// The agent, or one that shares its memory, uses it now.
+  void touch();
+  /// Nobody needs it open: its agent is at rest.
+  void release();
 
   /// Open now, without waiting.
   [[nodiscard]] bool ready() const { return phase_ == Phase::kOpen; }
@@ -61,6 +73,10 @@ class MemoryContext {
   enum class Phase { kClosed, kOpening, kOpen };
 
   void opened(MemoryOutcome<>&& outcome);
+  void note(const klp::MemoryAnswer& said);
+  void look_for_damage();
+  [[nodiscard]] bool store_file_exists() const;
+  void open_store();
   void settle(const MemoryOutcome<>& outcome);
   Answer counted(Answer answer);
   Done counted_done(Done done);
@@ -76,6 +92,10 @@ class MemoryContext {
   PolicyRef policy_;
   std::uint64_t max_bytes_ = 0;
   Phase phase_ = Phase::kClosed;
+  std::optional<klp::MemoryError> damage_;  // found, and no operator has started the agent since
+  bool damage_told_ = false;
+  bool accepted_ = false;  // an operator has let go of what was damaged
+  bool must_clear_ = false;
   bool cleared_ = false;  // what kaid before had left volatile on a server is gone
   std::vector<Done> waiting_;
   std::string fault_;

@@ -5,8 +5,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <vector>
 
 #include "base/unix.h"
 #include "supervisor/control/log.h"
@@ -34,6 +36,23 @@ Result<> sweep(const std::string& directory) {
     if (::unlinkat(::dirfd(entries.get()), name.c_str(), 0) < 0) return errno_failure("unlink", directory + "/" + name);
   }
   return {};
+}
+
+/// Of this agent's: ID.db.damaged-TIME, with -wal and -shm. Another agent may be called ID.db.damaged-TIME; its files
+/// end in .db.
+std::vector<std::string> damaged_names(const std::string& directory, const std::string& agent_id) {
+  std::vector<std::string> names;
+  const std::unique_ptr<DIR, int (*)(DIR*)> entries(::opendir(directory.c_str()), ::closedir);
+  if (!entries) return names;
+  const std::string beginning = agent_id + ".db.damaged-";
+  while (const dirent* entry = ::readdir(entries.get())) {
+    const std::string_view name = entry->d_name;
+    if (!name.starts_with(beginning)) continue;
+    std::string_view time = name.substr(beginning.size());
+    if (time.ends_with("-wal") || time.ends_with("-shm")) time.remove_suffix(4);
+    if (time.find_first_not_of("0123456789TZ-.") == std::string_view::npos) names.emplace_back(name);
+  }
+  return names;
 }
 
 }  // namespace
@@ -90,12 +109,19 @@ std::string MemoryManager::file_of(const std::string& agent_id, const MemoryConf
 
 Result<> MemoryManager::remove_files(const std::string& agent_id) const {
   for (const std::string& directory : {places_.state_dir, places_.runtime_dir}) {
-    for (const char* suffix : {".db", ".db-wal", ".db-shm"}) {
-      const std::string path = directory + "/" + agent_id + suffix;
+    std::vector<std::string> names = damaged_names(directory, agent_id);
+    for (const char* suffix : {".db", ".db-wal", ".db-shm", ".redis"}) names.push_back(agent_id + suffix);
+    for (const std::string& name : names) {
+      const std::string path = directory + "/" + name;
       if (::unlink(path.c_str()) < 0 && errno != ENOENT) return errno_failure("unlink", path);
     }
   }
   return {};
+}
+
+std::string MemoryManager::damaged_file(const std::string& agent_id) const {
+  const std::vector<std::string> names = damaged_names(places_.state_dir, agent_id);
+  return names.empty() ? "" : places_.state_dir + "/" + *std::max_element(names.begin(), names.end());
 }
 
 Result<std::optional<SealKey>> MemoryManager::key_of(const std::string& agent_id, bool make) const {

@@ -36,8 +36,12 @@ class MemoryManager {
                                                          const Policy& policy);
   /// Of the backends that are files: where the agent's is.
   [[nodiscard]] std::string file_of(const std::string& agent_id, const MemoryConfig& memory) const;
-  /// Files of the agent that no open store has. What other backends left (of a version before) goes too.
+  /// Files of the agent that no open store has. What other backends left (of a version before) goes too, and what was
+  /// set aside as damaged.
   Result<> remove_files(const std::string& agent_id) const;
+  /// What was set aside of this agent's as damaged; empty: nothing.
+  [[nodiscard]] std::string damaged_file(const std::string& agent_id) const;
+  [[nodiscard]] bool has_redis() const { return redis_ != nullptr; }
   /// What is volatile and lies where nobody has cleared it yet: on redis, from before kaid began.
   [[nodiscard]] bool keeps_volatile() const { return places_.keep_volatile; }
 

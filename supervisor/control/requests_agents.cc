@@ -70,8 +70,21 @@ void drop_memory(Operations& operations, const std::string& id, const Responder&
                  const std::function<void()>& then) {
   Agent* agent = operations.agents.find(id);
   if (agent == nullptr) return responder.fail(not_registered(id));
+  if (!agent->idle()) {
+    return responder.fail({"CONFLICT",
+                           "agent '" + id + "' was started meanwhile: its memory is not purged",
+                           "Try again with: kaictl terminate " + id + " --purge",
+                           {},
+                           false});
+  }
   agent->memory().purge([&operations, id, responder, then](const MemoryOutcome<MemoryUsage>& purged) {
-    if (!purged) return responder.fail(memory_failure(id, purged.error()));
+    if (!purged) {
+      Failure failure = memory_failure(id, purged.error());
+      failure.message = "its private data is gone, its memory could not be purged: " + failure.message;
+      failure.hint = "When that is mended: kaictl terminate " + id + " --purge";
+      operations.environment.log.write(LogLevel::kError, id, "error", failure.message);
+      return responder.fail(failure);
+    }
     operations.environment.log.write(LogLevel::kInfo, id, "kai.purged", "its private data and its memory are gone",
                                      {{"memoryEntries", purged->entries}, {"memoryBytes", purged->bytes}});
     const std::array fields = {LogField("operatorUid", responder.uid()), LogField("memoryEntries", purged->entries),

@@ -37,6 +37,10 @@ void answer_with_stats(Operations& operations, const std::vector<std::string>& i
     if (const Agent* agent = operations.agents.find(id)) contexts.emplace_back(id, &agent->memory());
   }
   responder.done(memory_stats_document(contexts));
+  for (const std::string& id : ids) {
+    Agent* agent = operations.agents.find(id);
+    if (agent != nullptr && agent->idle()) agent->memory().release();
+  }
 }
 
 std::string entry_document(const klp::MemoryEntry& entry) {
@@ -64,6 +68,24 @@ std::string keys_document(const klp::MemoryListed& listed) {
     append_json_string(json, listed.keys(listed.keys_size() - 1));
   }
   return json += '}';
+}
+
+void acknowledge_import(Operations& operations, const std::string& id, const MemoryUsage& before,
+                        const Responder& responder) {
+  const Agent* agent = operations.agents.find(id);
+  if (agent == nullptr) return responder.fail(not_registered(id));
+  const MemoryUsage now = agent->memory().usage();
+  const std::array fields = {LogField("memoryEntries", before.entries), LogField("memoryBytes", before.bytes),
+                             LogField("importedEntries", now.entries), LogField("importedBytes", now.bytes),
+                             LogField("operatorUid", responder.uid())};
+  constexpr std::string_view kWhat = "an operator replaced its memory by an import";
+  operations.environment.log.write(LogLevel::kInfo, id, "kai.purged", kWhat,
+                                   {fields[0], fields[1], fields[2], fields[3], fields[4]});
+  operations.environment.audit.append(id, "kai.purged", fields_json(kWhat, fields));
+  operations.environment.audit.when_durable([document = usage_document(*agent), responder](const Result<>& durable) {
+    if (!durable) return responder.fail(not_recorded(durable.error()));
+    responder.done(document);
+  });
 }
 
 }  // namespace
@@ -159,21 +181,15 @@ void handle_memory_import(Operations& operations, const control::MemoryImport& r
                            false});
   }
   responder.progress("reading the memory of " + request.id());
-  agent->memory().restore(std::move(file), [&operations, id = request.id(),
-                                            responder](const MemoryOutcome<>& restored) {
-    if (!restored) return responder.fail(memory_failure(id, restored.error()));
-    const Agent* still = operations.agents.find(id);
+  // How much goes is recorded with what comes; what cannot be opened is replaced all the same.
+  const auto kept = std::make_shared<Fd>(std::move(file));
+  agent->memory().prepare([&operations, id = request.id(), kept, responder](const MemoryOutcome<>&) {
+    Agent* still = operations.agents.find(id);
     if (still == nullptr) return responder.fail(not_registered(id));
-    const MemoryUsage usage = still->memory().usage();
-    operations.environment.log.write(LogLevel::kInfo, id, "kai.memory", "an operator replaced its memory by an import",
-                                     {{"entries", usage.entries}, {"operatorUid", responder.uid()}});
-    const std::array fields = {LogField("reason", "its memory was replaced by an import"),
-                               LogField("memoryEntries", usage.entries), LogField("memoryBytes", usage.bytes),
-                               LogField("operatorUid", responder.uid())};
-    operations.environment.audit.append(id, "kai.purged", fields_json({}, fields));
-    operations.environment.audit.when_durable([document = usage_document(*still), responder](const Result<>& durable) {
-      if (!durable) return responder.fail(not_recorded(durable.error()));
-      responder.done(document);
+    const MemoryUsage before = still->memory().usage();
+    still->memory().restore(std::move(*kept), [&operations, id, before, responder](const MemoryOutcome<>& restored) {
+      if (!restored) return responder.fail(memory_failure(id, restored.error()));
+      acknowledge_import(operations, id, before, responder);
     });
   });
 }

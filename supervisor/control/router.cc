@@ -8,6 +8,7 @@ namespace kai {
 namespace {
 
 constexpr std::string_view kTopic = "topic:";
+constexpr std::size_t kMaxSharedReads = 64;  // of one reader, at once
 constexpr std::chrono::milliseconds kLossReportEvery{5'000};
 
 Failure fault(std::string code, std::string message) {
@@ -64,6 +65,13 @@ void Router::read_memory(Agent& reader, klp::MemoryRequest&& request, MemoryCont
         memory_error(code, "the memory of agent '" + escape_for_terminal(owner) + "' cannot be read: " + why);
     answer(std::move(refusal));
   };
+  // Whatever is denied is told and recorded by its name: what cannot be an agent's is neither.
+  if (!is_agent_id(owner)) {
+    klp::MemoryAnswer refusal;
+    refusal.set_id(request.id());
+    *refusal.mutable_error() = memory_error("INVALID", "`agent` is not an agent's id");
+    return answer(std::move(refusal));
+  }
   const auto deny_read = [&](const std::string& why) {
     reader.deny_memory(owner, why);
     refuse_read("DENIED", why);
@@ -78,7 +86,19 @@ void Router::read_memory(Agent& reader, klp::MemoryRequest&& request, MemoryCont
   if (!agent->manifest().memory.shared_access) {
     return deny_read("its manifest does not say memory.sharedAccess");
   }
-  agent->memory().perform(std::move(request), std::move(answer));
+  // The queue is the owner's: a reader may have a small part of it.
+  const std::string& id = reader.row().id;
+  if ((*reads_)[id] >= kMaxSharedReads) {
+    return refuse_read("BUSY", "agent '" + id + "' waits for as many reads of others' memory as it may");
+  }
+  ++(*reads_)[id];
+  agent->memory().touch();
+  agent->memory().perform(std::move(request),
+                          [reads = reads_, id, answer = std::move(answer)](klp::MemoryAnswer&& said) {
+                            const auto count = reads->find(id);
+                            if (--count->second == 0) reads->erase(count);
+                            answer(std::move(said));
+                          });
 }
 
 void Router::request(Agent& sender, const klp::Message& message) {

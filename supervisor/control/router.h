@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -37,7 +38,10 @@ class Router {
   Log& log_;
   Agents& agents_;
   std::map<std::string, std::size_t, std::less<>> in_flight_;  // requests of each sender that are not answered yet
-  std::map<std::string, std::uint64_t, std::less<>> lost_;     // events by reader, since the last report
+  // Of others' memory, by reader, not answered yet; whoever answers last may outlive the router.
+  std::shared_ptr<std::map<std::string, std::size_t, std::less<>>> reads_ =
+      std::make_shared<std::map<std::string, std::size_t, std::less<>>>();
+  std::map<std::string, std::uint64_t, std::less<>> lost_;  // events by reader, since the last report
   Timer loss_timer_;
 };
 
