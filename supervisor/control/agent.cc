@@ -36,6 +36,8 @@ Agent::Agent(Environment& environment, RegisteredAgent row, Manifest manifest)
       backoff_timer_(environment.loop),
       retry_timer_(environment.loop),
       memory_timer_(environment.loop) {
+  // The control before may not have come to it.
+  if (state_ == State::kTerminated) memory_.clear_at_opening();
   if (state_ != State::kQuarantined) return;
   auto record = parse_quarantine(row_.quarantine);
   check(record ? Result<>{} : tl::unexpected(record.error()));

@@ -109,6 +109,7 @@ Result<> AuditStore::write_checkpoint(const std::string& note) {
 
 Result<> AuditStore::sync(const std::string& note) const {
   if (fdatasync(log_.get()) < 0) return errno_failure("fdatasync", directory_ + AuditFiles::kDatabase + "-wal");
+  if (note.empty()) return {};  // nothing was signed yet, and what stands there says so
   // In place, one write below a sector's size: it is the old note or the new one, whatever happens. It is not synced
   // by itself, so after a power failure it may be an older one, which is as true.
   const std::string path = directory_ + AuditFiles::kCheckpoint;

@@ -67,11 +67,11 @@ int run() {
   EventLoop loop;
   auto audit = AuditLog::open(loop, **log, hello->state_dir() + "/audit");
   if (!audit) return give_up("the audit cannot be opened", audit.error());
-  auto memory = MemoryManager::open(loop, **log,
+  KeeperClient keeper(loop, Fd(kKeeperFd));
+  auto memory = MemoryManager::open(loop, keeper, **log,
                                     {hello->state_dir(), hello->runtime_dir(), hello->redis_url(),
                                      hello->again() || !greeting->adoptions.empty()});
   if (!memory) return give_up("agents' memory", memory.error());
-  KeeperClient keeper(loop, Fd(kKeeperFd));
   Control control({loop, keeper, **log, *registry, *packages, *hello, policies, **audit, **memory}, options.directory,
                   std::move(greeting->adoptions));
   if (auto started = control.start(); !started) return give_up("kaid cannot serve", started.error());

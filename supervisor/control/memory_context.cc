@@ -237,9 +237,8 @@ void MemoryContext::clear(std::function<void(MemoryOutcome<MemoryUsage>&&)> clea
     if (!ready) return cleared(tl::unexpected(std::move(ready.error())));
     const MemoryUsage had = store_->usage();
     if (cache_) cache_->clear();
-    store_->clear(counted_done([this, alive = alive_, cleared, had](MemoryOutcome<>&& done) {
+    store_->clear(counted_done([cleared, had](MemoryOutcome<>&& done) {
       if (!done) return cleared(tl::unexpected(std::move(done.error())));
-      if (*alive) must_clear_ = false;
       cleared(MemoryUsage(had));
     }));
   });
@@ -247,8 +246,10 @@ void MemoryContext::clear(std::function<void(MemoryOutcome<MemoryUsage>&&)> clea
 
 void MemoryContext::terminate(std::function<void(MemoryOutcome<MemoryUsage>&&)> cleared) {
   if (memory_.type != MemoryType::kVolatile || !exists()) return cleared(MemoryUsage{});
-  must_clear_ = true;
-  clear(std::move(cleared));
+  clear([this, alive = alive_, cleared = std::move(cleared)](MemoryOutcome<MemoryUsage>&& outcome) {
+    if (*alive) must_clear_ = !outcome;
+    cleared(std::move(outcome));
+  });
 }
 
 void MemoryContext::purge(std::function<void(MemoryOutcome<MemoryUsage>&&)> purged) {

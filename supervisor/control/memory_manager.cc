@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/unix.h"
+#include "supervisor/control/keeper_client.h"
 #include "supervisor/control/log.h"
 #include "supervisor/memory/sqlite_store.h"
 
@@ -55,16 +56,28 @@ std::vector<std::string> damaged_names(const std::string& directory, const std::
   return names;
 }
 
+/// By the keeper, which sees the host's directories as they are now.
+void connect_redis(KeeperClient& keeper, std::function<void(Result<Fd>)> done) {
+  keeper::Request request;
+  request.mutable_connect_redis();
+  keeper.request(std::move(request), {}, [done = std::move(done)](const keeper::Reply& reply, std::vector<Fd> fds) {
+    if (reply.has_done() && fds.size() == 1) return done(std::move(fds.front()));
+    done(tl::unexpected(Error{reply.failed().detail(), reply.failed().errno_value(), ""}));
+  });
+}
+
 }  // namespace
 
 MemoryManager::MemoryManager(EventLoop& loop, Log& log, MemoryPlaces places, ExpiryClock clock)
     : loop_(loop), log_(log), places_(std::move(places)), clock_(std::move(clock)), clock_timer_(loop) {}
 
 MemoryManager::~MemoryManager() {
+  loop_.finish_work();  // stores that are closed just now look at the clock
   if (const auto now = machine_time()) static_cast<void>(clock_.save(*now));
 }
 
-Result<std::unique_ptr<MemoryManager>> MemoryManager::open(EventLoop& loop, Log& log, MemoryPlaces places) {
+Result<std::unique_ptr<MemoryManager>> MemoryManager::open(EventLoop& loop, KeeperClient& keeper, Log& log,
+                                                           MemoryPlaces places) {
   places.state_dir += "/memory";
   places.runtime_dir += "/memory";
   for (const std::string& directory : {places.state_dir, places.runtime_dir}) {
@@ -81,9 +94,11 @@ Result<std::unique_ptr<MemoryManager>> MemoryManager::open(EventLoop& loop, Log&
   if (!manager->places_.redis_url.empty()) {
     auto url = parse_redis_url(manager->places_.redis_url);
     if (!url) return tl::unexpected(url.error());
-    manager->redis_ = std::make_unique<RedisServer>(loop, std::move(*url), [&log](bool good, const std::string& said) {
-      log.write(good ? LogLevel::kInfo : LogLevel::kError, "", good ? "kai.memory" : "error", said);
-    });
+    auto connector = [&keeper](std::function<void(Result<Fd>)> done) { connect_redis(keeper, std::move(done)); };
+    manager->redis_ = std::make_unique<RedisServer>(
+        loop, std::move(*url), std::move(connector), [&log](bool good, const std::string& said) {
+          log.write(good ? LogLevel::kInfo : LogLevel::kError, "", good ? "kai.memory" : "error", said);
+        });
   }
   manager->keep_clock();
   return manager;
@@ -141,8 +156,9 @@ MemoryOutcome<std::unique_ptr<MemoryStore>> MemoryManager::make_store(const std:
   terms.default_ttl_ms = static_cast<std::uint64_t>(memory.ttl.value_or(0) * 1000);
   auto key = key_of(agent_id, policy.memory_encryption);
   if (!key) {
-    return tl::unexpected(memory_error("INTERNAL", "the key of the node's encrypted memory: " + key.error().message()));
+    return tl::unexpected(memory_error("DENIED", "the key of the node's encrypted memory: " + key.error().message()));
   }
+  terms.key_path = places_.state_dir + "/node.key";
   (policy.memory_encryption ? terms.key : terms.old_key) = std::move(*key);
   if (memory.backend == MemoryBackend::kRedis) {
     if (!redis_) {
@@ -150,7 +166,9 @@ MemoryOutcome<std::unique_ptr<MemoryStore>> MemoryManager::make_store(const std:
           "DENIED",
           "its memory.backend is redis, and kaid.yaml names no server: add 'redis: {url: …}' and restart kaid"));
     }
-    return make_redis_store(loop_, *redis_, clock_, std::move(terms));
+    RedisFile file;
+    if (memory.type != MemoryType::kVolatile) file.path = places_.state_dir + "/" + agent_id + ".redis";
+    return make_redis_store(loop_, *redis_, clock_, std::move(terms), std::move(file));
   }
   SqliteFile file;
   file.path = file_of(agent_id, memory);

@@ -13,6 +13,7 @@
 
 namespace kai {
 
+class KeeperClient;
 class Log;
 
 struct MemoryPlaces {
@@ -24,7 +25,9 @@ struct MemoryPlaces {
 
 class MemoryManager {
  public:
-  static Result<std::unique_ptr<MemoryManager>> open(EventLoop& loop, Log& log, MemoryPlaces places);
+  /// `keeper` must outlive it.
+  static Result<std::unique_ptr<MemoryManager>> open(EventLoop& loop, KeeperClient& keeper, Log& log,
+                                                     MemoryPlaces places);
   ~MemoryManager();
   MemoryManager(const MemoryManager&) = delete;
   MemoryManager& operator=(const MemoryManager&) = delete;

@@ -19,8 +19,8 @@ struct Config {
   std::string runtime_dir;
   std::string policies_dir;
   std::string log_level = "info";
-  std::string redis_url;        ///< empty: none; may have a password
-  std::string redis_directory;  ///< of its Unix socket, where it has one: control is shown it
+  std::string redis_url;     ///< empty: none; may have a password
+  std::string redis_socket;  ///< path in it; empty: it is no Unix socket
   bool default_runtime_dir = false;
   bool default_policies_dir = false;  ///< not named by the operator: it may be missing
 };

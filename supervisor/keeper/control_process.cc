@@ -58,9 +58,6 @@ spec::SandboxSpec control_view(const Config& config, const Programs& programs) {
   }
   add(view, Mount::SYSTEM, programs.directory);
   add(view, Mount::SYSTEM, programs.sdk);
-  if (!config.redis_directory.empty() && access(config.redis_directory.c_str(), F_OK) == 0) {
-    add(view, Mount::SYSTEM, config.redis_directory);
-  }
   // Whether the kernel's clock is the one of before, as agents' memory expires by it (machine_time()). Its own /proc has
   // processes alone.
   auto* boot_id = view.add_mounts();

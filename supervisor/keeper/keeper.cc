@@ -166,7 +166,7 @@ int Keeper::next_timeout_ms() const {
   within(audit_ && audit_->waiting(), kAuditWait);
   const bool watching = cgroups_.backend() == sandbox::CgroupTree::Backend::kNone && !agents_.empty();
   const auto busy = [](const Agent& agent) { return agent.request != 0 || agent.freezing; };
-  within(watching || stop_deadline_ || any_agent(busy) || !evidence_.empty() || !probing_.empty(), kWatchdog);
+  within(watching || stop_deadline_ || any_agent(busy) || !evidence_.empty() || !probing_.empty() || redis_, kWatchdog);
   const auto next_look = std::chrono::ceil<std::chrono::milliseconds>(next_look_ - Clock::now());
   within(!agents_.empty(), std::max(next_look, std::chrono::milliseconds(0)));
   if (store_at_) {

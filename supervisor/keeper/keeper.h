@@ -131,7 +131,7 @@ class Keeper {
     bool signaled = false;
     int code = 0;
   };
-  /// A service's socket that is being tried, for all who want to know at this moment.
+  /// A socket that is being tried, for all who want to know at this moment.
   struct Probing {
     SocketProbe probe;
     std::vector<std::uint64_t> requests;
@@ -226,6 +226,8 @@ class Keeper {
   // services
   void on_probe_service(std::uint64_t id, const std::string& address);
   void look_at_services(Clock::time_point now);
+  void on_connect_redis(std::uint64_t id);
+  void look_at_redis(Clock::time_point now);
 
   // starting an agent
   void on_spawn(std::uint64_t id, const kai::keeper::Spawn& spawn, std::vector<Fd> fds);
@@ -299,6 +301,7 @@ class Keeper {
   std::vector<std::pair<std::uint64_t, EvidenceLook>> evidence_;          // under way, by request
   std::deque<std::pair<std::uint64_t, std::uint64_t>> evidence_waiting_;  // request, instance
   std::map<std::string, Probing> probing_;                                // by address
+  std::optional<Probing> redis_;                                          // for at most one request
   std::deque<sandbox::AgentCgroup> spare_groups_;                         // empty, ready for the next start
   std::uint64_t next_group_ = 0;
   std::vector<sandbox::AgentCgroup> dying_groups_;  // rmdir said EBUSY: the kernel still lets go

@@ -32,6 +32,8 @@ void Keeper::part_from_control() {
   evidence_.clear();
   for (auto& [address, probing] : probing_) ending_children_.push_back(probing.probe.end());
   probing_.clear();
+  if (redis_) ending_children_.push_back(redis_->probe.end());
+  redis_.reset();
   for (auto next = agents_.begin(); next != agents_.end();) {
     Agent& agent = (next++)->second;  // set_up_failed may release it
     end_freezing(agent);

@@ -155,6 +155,8 @@ void Keeper::on_control_packet() {
       return on_evidence(request.id(), request.evidence().instance());
     case Request::kProbeService:
       return on_probe_service(request.id(), request.probe_service().address());
+    case Request::kConnectRedis:
+      return on_connect_redis(request.id());
     case Request::kReadPolicies:
       return reload(request.id());
     case Request::kReady:

@@ -19,36 +19,38 @@ namespace kai::keeper {
 namespace {
 
 /// 0 or errno, each below 256: the child's exit status.
-int try_to_connect(const std::string& path) {
+int try_to_connect(int connection, const std::string& path) {
   const auto found = open_at(AT_FDCWD, path, O_PATH | O_NOFOLLOW | O_CLOEXEC, RESOLVE_NO_MAGICLINKS);
   if (!found) return found.error().error_number;
   struct stat status {};
   if (fstat(found->get(), &status) < 0) return errno;
   if (!S_ISSOCK(status.st_mode)) return ENOTSOCK;
-  const Fd connection(socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!connection) return errno;
   // What was looked at, whatever has its name now; and a path may be longer than sun_path.
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   (void)std::snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d", found->get());
-  return connect(connection.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ? 0 : errno;
+  return connect(connection, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ? 0 : errno;
 }
 
 }  // namespace
 
 Result<SocketProbe> SocketProbe::begin(const std::string& path) {
+  Fd connection(socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!connection) return errno_failure("socket");
   const pid_t keeper = getpid();
   const pid_t child = fork();
   if (child < 0) return errno_failure("fork");
   if (child == 0) {
     // Nothing that the keeper closes meanwhile stays open here.
+    constexpr int kConnection = STDERR_FILENO + 1;
     const bool ready = prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == keeper &&
-                       close_range(STDERR_FILENO + 1, UINT_MAX, 0) == 0;
-    _exit(ready ? try_to_connect(path) : ECHILD);
+                       dup2(connection.get(), kConnection) == kConnection &&
+                       close_range(kConnection + 1, UINT_MAX, 0) == 0;
+    _exit(ready ? try_to_connect(kConnection, path) : ECHILD);
   }
   auto pidfd = open_pidfd(child);
   if (!pidfd) return tl::unexpected(pidfd.error());
-  return SocketProbe(std::move(*pidfd));
+  return SocketProbe(std::move(*pidfd), std::move(connection));
 }
 
 std::optional<int> SocketProbe::outcome(Clock::time_point now) {

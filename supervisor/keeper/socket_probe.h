@@ -1,5 +1,5 @@
-// Whether somebody takes a connection at a Unix socket of the host. Tried by a child of the keeper: the file system
-// that a path leads to may not answer, and the keeper waits for nobody.
+// Connects to a Unix socket of the host. A child of the keeper does it: the file system that a path leads to may not
+// answer, and the keeper waits for nobody.
 #pragma once
 
 #include <chrono>
@@ -20,9 +20,11 @@ class SocketProbe {
   /// `path` is absolute. Links on the way to the socket are followed; the socket itself may not be one.
   static Result<SocketProbe> begin(const std::string& path);
 
-  /// Never blocks. 0: somebody took the connection, which was closed at once; else why not, as errno: ETIMEDOUT after
-  /// kPatience. nullopt: not known yet.
+  /// Never blocks. 0: somebody took the connection; else why not, as errno: ETIMEDOUT after kPatience. nullopt: not
+  /// known yet.
   std::optional<int> outcome(Clock::time_point now);
+  /// After outcome 0, once: the connection, non-blocking. Closed with this object otherwise.
+  [[nodiscard]] Fd take_connection() { return std::move(connection_); }
   /// The child is no more. One that the kernel holds goes on for longer than its outcome is waited for.
   [[nodiscard]] bool gone() const { return !child_; }
   [[nodiscard]] const Fd& pidfd() const { return child_; }
@@ -30,9 +32,10 @@ class SocketProbe {
   Fd end();
 
  private:
-  explicit SocketProbe(Fd child) : child_(std::move(child)) {}
+  SocketProbe(Fd child, Fd connection) : child_(std::move(child)), connection_(std::move(connection)) {}
 
   Fd child_;
+  Fd connection_;  // the child's too: it is connected where that says so
   Clock::time_point deadline_ = Clock::now() + kPatience;
 };
 

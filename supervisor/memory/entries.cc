@@ -135,8 +135,9 @@ Result<klp::MemoryAnswer> Entries::get(const klp::MemoryGet& request, std::int64
                                   "a value does not open with the agent's key: it was changed, or "
                                   "moved, by somebody else than kaid"));
     }
-    bytes += (*row)->value->size();
-    if (bytes > kMaxMemoryAnswerBytes) return refusal(answer_too_large());
+    bytes += key.size() + (*row)->value->size();
+    // One that is there can always be read.
+    if (got.entries_size() > 0 && bytes > kMaxMemoryAnswerBytes) return refusal(answer_too_large());
     klp::MemoryEntry& entry = *got.add_entries();
     entry.set_key(key);
     entry.set_value(*std::move((*row)->value));
@@ -163,8 +164,8 @@ Result<std::optional<klp::MemoryError>> Entries::admit(const klp::MemorySet& req
     auto row = find(write.key(), false);
     if (!row) return tl::unexpected(row.error());
     const std::uint64_t version = *row && !has_expired_at((*row)->expires_ms, now_ms) ? (*row)->version : 0;
-    const bool holds =
-        (!write.if_absent() || version == 0) && (!write.has_if_version() || version == write.if_version());
+    const bool holds = (!write.if_absent() || version == 0) &&
+                       (!write.has_if_version() || (version != 0 && version == write.if_version()));
     if (!holds) return memory_conflict(write.key(), version);
     bytes += cost(write.key().size(), static_cast<std::int64_t>(write.value().size()));
     if (*row) bytes -= cost(write.key().size(), (*row)->size);

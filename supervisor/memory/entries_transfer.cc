@@ -6,6 +6,13 @@
 #include "supervisor/memory/reseal.h"
 
 namespace kai {
+namespace {
+
+// Exact in JavaScript's numbers.
+constexpr std::uint64_t kLastVersion = (std::uint64_t{1} << 53U) - 1;
+
+}  // namespace
+
 Result<> Entries::each(std::int64_t now_ms, const std::function<Result<>(const Entry&)>& visit) const {
   auto select = database_.prepare(
       "SELECT key, value, sealed, binary, version, expires FROM entries WHERE expires = 0 OR expires > ?1 ORDER BY "
@@ -43,6 +50,9 @@ Result<std::optional<klp::MemoryError>> Entries::insert(const Entry& entry) {
   write_of.set_value(entry.value);
   write_of.set_binary(entry.binary);
   if (auto refused = check_memory_request(request)) return refused;
+  if (entry.version == 0 || entry.version > kLastVersion) {
+    return memory_error("INVALID", "a version in the file is not a number from 1 to 2^53 - 1");
+  }
   auto there = find(entry.key, false);
   if (!there) return tl::unexpected(there.error());
   if (*there) return memory_error("INVALID", "a key is in the file twice");

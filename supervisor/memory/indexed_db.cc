@@ -8,6 +8,7 @@
 
 #include "supervisor/memory/indexed_db_engine.h"
 #include "supervisor/memory/schedule.h"
+#include "supervisor/memory/storage_error.h"
 
 namespace kai {
 namespace idb {
@@ -47,20 +48,7 @@ tl::unexpected<klp::MemoryError> refuse(std::string_view code, std::string messa
 }
 
 klp::MemoryError Engine::storage_error(const Error& error) const {
-  switch (database_.take_error_code()) {
-    case SQLITE_FULL:
-      return memory_error("QUOTA_EXCEEDED",
-                          "the file of the agent's memory is as large as it may be, or the disk is full: delete "
-                          "records, or have an operator make room (" +
-                              error.message() + ")");
-    case SQLITE_BUSY:
-    case SQLITE_CANTOPEN:
-    case SQLITE_IOERR:
-    case SQLITE_NOMEM:
-      return memory_error("UNAVAILABLE", error.message());
-    default:
-      return memory_error("INTERNAL", error.message());
-  }
+  return kai::storage_error(&database_, error);
 }
 
 Savepoint::~Savepoint() {

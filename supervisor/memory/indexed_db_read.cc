@@ -108,8 +108,9 @@ MemoryOutcome<std::string> Engine::value_of(const Target& target, std::int64_t r
   if (!row) return failed(row);
   if (!*row) return refuse("INTERNAL", "an index names a record that is not there: the file is damaged");
   if ((*statement)->number(1) == 0) return (*statement)->text(0);
-  if (!terms_.key) return refuse("INTERNAL", "the value is encrypted, and the agent's policy has no memoryEncryption");
-  auto value = unseal(*terms_.key, (*statement)->bytes(0), place(target.schema.id, target.store.shape.id(), key));
+  const auto& opens = terms_.key ? terms_.key : terms_.old_key;
+  if (!opens) return refuse("INTERNAL", "the value is encrypted, and the node's key is not there");
+  auto value = unseal(*opens, (*statement)->bytes(0), place(target.schema.id, target.store.shape.id(), key));
   if (!value) return refuse("INTERNAL", "the value cannot be decrypted: another node key, or the file was changed");
   return std::move(*value);
 }

@@ -33,42 +33,87 @@ void MemoryFile::reset_counts(const Entries::Counters& counters, const MemoryUsa
   account_.reset(used);
 }
 
-std::vector<klp::MemoryAnswer> MemoryFile::perform(const std::vector<const klp::MemoryRequest*>& requests) {
+std::vector<klp::MemoryAnswer> MemoryFile::perform(const std::vector<const klp::MemoryRequest*>& requests,
+                                                   std::size_t most_bytes) {
   std::vector<klp::MemoryAnswer> answers;
   if (unusable_) return std::vector(requests.size(), refusal(*unusable_));
+  forget_errors();
+  const bool writes = std::any_of(requests.begin(), requests.end(),
+                                  [](const klp::MemoryRequest* request) { return Entries::writes(*request); });
   const Entries::Counters counters = entries_->counters();
   const MemoryUsage used = account_.used();
-  if (auto done = write_batch(requests, answers); !done) {
+  const auto done = writes ? write_batch(requests, most_bytes, answers) : read_batch(requests, most_bytes, answers);
+  if (!done) {
     reset_counts(counters, used);
     return std::vector(requests.size(), refusal(fail(done.error())));
   }
   return answers;
 }
 
-Result<> MemoryFile::write_batch(const std::vector<const klp::MemoryRequest*>& requests,
+Result<> MemoryFile::write_batch(const std::vector<const klp::MemoryRequest*>& requests, std::size_t most_bytes,
                                  std::vector<klp::MemoryAnswer>& answers) {
   const std::int64_t now = clock_.now_ms();
-  const auto expired = entries_->has_expired(now);
-  if (!expired) return tl::unexpected(expired.error());
-  const bool writes = *expired || std::any_of(requests.begin(), requests.end(), [](const klp::MemoryRequest* request) {
-    return Entries::writes(*request);
-  });
-  // What only reads needs none: nobody else writes.
   Transaction transaction(*database_);
-  if (writes) {
-    if (auto begun = transaction.begin(); !begun) return begun;
+  if (auto begun = transaction.begin(); !begun) return begun;
+  if (auto swept = entries_->sweep(now, kSweptAtOnce); !swept) return tl::unexpected(swept.error());
+  if (auto done = answer_all(requests, now, most_bytes, answers); !done) return done;
+  if (auto written = entries_->write_counters(); !written) return written;
+  auto committed = transaction.commit();
+  if (committed) sweeps_ = true;
+  return committed;
+}
+
+// It needs no transaction: nobody else writes.
+Result<> MemoryFile::read_batch(const std::vector<const klp::MemoryRequest*>& requests, std::size_t most_bytes,
+                                std::vector<klp::MemoryAnswer>& answers) {
+  const std::int64_t now = clock_.now_ms();
+  if (sweeps_) {
+    if (auto swept = sweep_alone(now); !swept) return swept;
   }
-  if (*expired) {
-    if (auto swept = entries_->sweep(now, kSweptAtOnce); !swept) return tl::unexpected(swept.error());
-  }
+  return answer_all(requests, now, most_bytes, answers);
+}
+
+Result<> MemoryFile::answer_all(const std::vector<const klp::MemoryRequest*>& requests, std::int64_t now_ms,
+                                std::size_t most_bytes, std::vector<klp::MemoryAnswer>& answers) {
+  std::size_t bytes = 0;
   for (const klp::MemoryRequest* request : requests) {
-    auto answer = entries_->perform(*request, now);
+    if (bytes >= most_bytes) return {};
+    auto answer = entries_->perform(*request, now_ms);
     if (!answer) return tl::unexpected(answer.error());
+    bytes += answer->ByteSizeLong();
     answers.push_back(*std::move(answer));
   }
-  if (!writes) return {};
-  if (auto written = entries_->write_counters(); !written) return written;
-  return transaction.commit();
+  return {};
+}
+
+// Who reads does not see what has expired, swept or not: where nothing can be written now (a full disk, a file that
+// somebody holds), it waits for the next write that can.
+Result<> MemoryFile::sweep_alone(std::int64_t now_ms) {
+  const auto expired = entries_->has_expired(now_ms);
+  if (!expired) return tl::unexpected(expired.error());
+  if (!*expired) return {};
+  const Entries::Counters counters = entries_->counters();
+  const MemoryUsage used = account_.used();
+  const auto sweep = [&]() -> Result<> {
+    Transaction transaction(*database_);
+    if (auto begun = transaction.begin(); !begun) return begun;
+    if (auto swept = entries_->sweep(now_ms, kSweptAtOnce); !swept) return tl::unexpected(swept.error());
+    if (auto written = entries_->write_counters(); !written) return written;
+    return transaction.commit();
+  };
+  const auto swept = sweep();
+  if (swept) return {};
+  const int code = database_->error_code();
+  if (code != SQLITE_FULL && code != SQLITE_BUSY && code != SQLITE_READONLY) return swept;
+  reset_counts(counters, used);
+  forget_errors();
+  sweeps_ = false;
+  return {};
+}
+
+// What a request is told is of its own error, not of one before.
+void MemoryFile::forget_errors() {
+  if (database_) static_cast<void>(database_->take_error_code());
 }
 
 klp::MemoryAnswer MemoryFile::perform(const klp::IdbRequest& request) {
@@ -76,6 +121,7 @@ klp::MemoryAnswer MemoryFile::perform(const klp::IdbRequest& request) {
   if (!indexed_db_) {
     return refusal(indexed_db_not_here());
   }
+  forget_errors();
   auto outcome = indexed_db_->perform(request);
   if (!outcome) return refusal(as_storage_error(std::move(outcome.error())));
   klp::MemoryAnswer answer;
@@ -85,7 +131,7 @@ klp::MemoryAnswer MemoryFile::perform(const klp::IdbRequest& request) {
 
 // What the file itself did not allow is told as for keys and values.
 klp::MemoryError MemoryFile::as_storage_error(klp::MemoryError error) {
-  if (error.code() != "INTERNAL") return error;
+  if (error.code() != "INTERNAL" || database_->error_code() == SQLITE_OK) return error;
   return fail({std::move(*error.mutable_message()), 0, {}});
 }
 
@@ -104,7 +150,7 @@ MemoryOutcome<> MemoryFile::clear() {
     const std::string path = file_.path + part;
     if (::unlink(path.c_str()) < 0 && errno != ENOENT) {
       const auto failed = errno_failure("unlink", path);
-      unusable_->set_message(unusable_->message() + ": " + failed.value().message());
+      unusable_ = memory_error("UNAVAILABLE", unusable_->message() + ": " + failed.value().message());
       return tl::unexpected(*unusable_);
     }
   }

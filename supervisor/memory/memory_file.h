@@ -30,7 +30,9 @@ class MemoryFile {
   MemoryOutcome<> open();
   /// get, set, delete and list, in one transaction: the answers in their order. When it cannot be committed, nothing of
   /// any of them was done, and all of them say so. Not while an IndexedDB transaction is writing().
-  std::vector<klp::MemoryAnswer> perform(const std::vector<const klp::MemoryRequest*>& requests);
+  /// Once the answers have `most_bytes`, no more is done: fewer answers than requests.
+  std::vector<klp::MemoryAnswer> perform(const std::vector<const klp::MemoryRequest*>& requests,
+                                         std::size_t most_bytes);
   klp::MemoryAnswer perform(const klp::IdbRequest& request);
 
   // These end all IndexedDB transactions, but for save().
@@ -51,12 +53,20 @@ class MemoryFile {
   Result<> check();
   Result<> set_up();
   Result<> check_key();
+  tl::unexpected<Error> locked(const std::string& why);
   Result<> convert();
+  Result<> convert_indexed_db();
   Result<> scrub();
   void set_aside(const std::string& found);
-  [[nodiscard]] bool at_its_limit();
 
-  Result<> write_batch(const std::vector<const klp::MemoryRequest*>& requests, std::vector<klp::MemoryAnswer>& answers);
+  Result<> write_batch(const std::vector<const klp::MemoryRequest*>& requests, std::size_t most_bytes,
+                       std::vector<klp::MemoryAnswer>& answers);
+  Result<> read_batch(const std::vector<const klp::MemoryRequest*>& requests, std::size_t most_bytes,
+                      std::vector<klp::MemoryAnswer>& answers);
+  Result<> answer_all(const std::vector<const klp::MemoryRequest*>& requests, std::int64_t now_ms,
+                      std::size_t most_bytes, std::vector<klp::MemoryAnswer>& answers);
+  Result<> sweep_alone(std::int64_t now_ms);
+  void forget_errors();
   // memory_file_transfer.cc. `refused`: what is in the file cannot be taken; an Error is the database's.
   Result<> load_lines(Fd file, std::optional<klp::MemoryError>& refused);
   Result<> load_line(const DumpLine& line, std::int64_t now_ms, std::optional<klp::MemoryError>& refused);
@@ -76,10 +86,13 @@ class MemoryFile {
   std::unique_ptr<Entries> entries_;
   std::unique_ptr<IndexedDb> indexed_db_;
   bool opened_ = false;
+  bool sweeps_ = true;  ///< false: it failed, and nothing was written since
   /// Why it cannot be used.
   std::optional<klp::MemoryError> unusable_;
   /// What open() found the file to be, where SQLite itself would take it.
   std::string foreign_;
+  /// open() has not the key that it was encrypted with: it is whole, and stays where it is.
+  bool locked_ = false;
 };
 
 }  // namespace kai

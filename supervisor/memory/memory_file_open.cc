@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "supervisor/memory/memory_file.h"
+#include "supervisor/memory/storage_error.h"
 
 namespace kai {
 namespace {
@@ -61,6 +62,7 @@ std::string compact_time() {
 
 MemoryOutcome<> MemoryFile::open() {
   opened_ = false;
+  locked_ = false;
   foreign_.clear();
   if (auto opened = open_database(); !opened) return tl::unexpected(fail(opened.error()));
   opened_ = true;
@@ -187,14 +189,8 @@ Result<> MemoryFile::check_key() {
   }
   if (!check.empty()) {
     const auto& key = terms_.key ? terms_.key : terms_.old_key;
-    if (!key) {
-      return failure("open the agent's memory",
-                     file_.path + ": it is encrypted, and the node's key is not there: put its file back");
-    }
-    if (unseal(*key, check, kKeyCheckPlace) != kKeyCheck) {
-      foreign_ = "it was encrypted with another node's key";
-      return failure("open the agent's memory", file_.path + ": " + foreign_);
-    }
+    if (!key) return locked("it is encrypted, and the node's key is not there");
+    if (unseal(*key, check, kKeyCheckPlace) != kKeyCheck) return locked("it was encrypted with another node's key");
   }
   if (check.empty() == terms_.key.has_value()) {
     if (auto converted = convert(); !converted) return converted;
@@ -203,19 +199,35 @@ Result<> MemoryFile::check_key() {
   return unclean ? scrub() : Result<>{};
 }
 
+tl::unexpected<Error> MemoryFile::locked(const std::string& why) {
+  locked_ = true;
+  const std::string key = terms_.key_path.empty() ? "the file node.key of kaid's state directory" : terms_.key_path;
+  return failure("open the agent's memory",
+                 file_.path + ": " + why + "; nothing was changed: put the key that it was " +
+                     "encrypted with back in the place of " + key + " and start the agent again");
+}
+
 // The policy on encryption is another one than when it was written.
 Result<> MemoryFile::convert() {
   Transaction transaction(*database_);
   if (auto begun = transaction.begin(); !begun) return begun;
   if (auto done = entries_->convert(); !done) return done;
-  if (indexed_db_) {
-    if (auto done = indexed_db_->reseal(); !done) return done;
-  }
+  if (auto done = convert_indexed_db(); !done) return done;
   auto update = database_->prepare("UPDATE meta SET key_check = ?1, scrub = 1");
   if (!update) return tl::unexpected(update.error());
   const std::string check = terms_.key ? seal(*terms_.key, kKeyCheck, kKeyCheckPlace) : std::string();
   if (auto done = (*update)->bind_blob(1, check).run(); !done) return done;
   return transaction.commit();
+}
+
+// Whatever the backend is now: the file's tables all have one key.
+Result<> MemoryFile::convert_indexed_db() {
+  if (indexed_db_) return indexed_db_->reseal();
+  const auto there = database_->number("SELECT count(*) FROM sqlite_schema WHERE name = 'idb_record'");
+  if (!there) return tl::unexpected(there.error());
+  if (*there == 0) return {};
+  auto kept = IndexedDb::open(*database_, terms_, account_);
+  return kept ? (*kept)->reseal() : tl::unexpected(kept.error());
 }
 
 // Every page is written anew and the log cut off: what stood in the file before is nowhere in it any more.
@@ -262,32 +274,23 @@ void MemoryFile::set_aside(const std::string& found) {
 }
 
 klp::MemoryError MemoryFile::fail(const Error& error) {
-  const int code = database_ ? database_->take_error_code() : SQLITE_OK;
+  const int code = database_ ? database_->error_code() : SQLITE_OK;
   const bool damaged = code == SQLITE_CORRUPT || code == SQLITE_NOTADB;
+  if (locked_) {
+    close();
+    unusable_ = memory_error("DENIED", error.message());
+    return *unusable_;
+  }
   if (damaged || !foreign_.empty()) {
     set_aside(damaged ? error.message() : foreign_);
     return *unusable_;
   }
-  if (code == SQLITE_FULL && at_its_limit()) {
-    return memory_error("QUOTA_EXCEEDED",
-                        "the file of the agent's memory is at its limit, with all that SQLite needs beside keys and "
-                        "values; delete some, or give the agent a greater memory.maxSize");
-  }
-  const bool passing = code == SQLITE_FULL || code == SQLITE_IOERR || code == SQLITE_BUSY || code == SQLITE_NOMEM ||
-                       code == SQLITE_CANTOPEN || error.error_number != 0;
-  klp::MemoryError said = memory_error(passing ? "UNAVAILABLE" : "INTERNAL", error.message());
+  klp::MemoryError said = storage_error(database_.get(), error);
   if (!opened_) {
     close();
     unusable_ = said;
   }
   return said;
-}
-
-// And not the disk: SQLite says the same of both.
-bool MemoryFile::at_its_limit() {
-  const auto pages = database_->number("PRAGMA page_count");
-  const auto most = database_->number("PRAGMA max_page_count");
-  return pages && most && *pages > *most / 2;
 }
 
 }  // namespace kai

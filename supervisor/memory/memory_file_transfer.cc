@@ -39,13 +39,14 @@ MemoryOutcome<> MemoryFile::save(Fd file, std::string exported_at) {
 MemoryOutcome<> MemoryFile::restore(Fd file) {
   if (unusable_) return tl::unexpected(*unusable_);
   end_session();
+  forget_errors();
   const Entries::Counters counters = entries_->counters();
   const MemoryUsage used = account_.used();
   std::optional<klp::MemoryError> refused;
   const auto loaded = load_lines(std::move(file), refused);
   if (loaded && !refused) return {};
   reset_counts(counters, used);
-  return tl::unexpected(refused ? *std::move(refused) : fail(loaded.error()));
+  return tl::unexpected(refused ? as_storage_error(*std::move(refused)) : fail(loaded.error()));
 }
 
 Result<> MemoryFile::load_lines(Fd file, std::optional<klp::MemoryError>& refused) {

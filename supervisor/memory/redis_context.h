@@ -6,6 +6,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -43,7 +44,7 @@ struct RedisRecord {
 
 class RedisContext final : public MemoryStore {
  public:
-  RedisContext(EventLoop& loop, RedisServer::Link& link, const ExpiryClock& clock, MemoryTerms terms);
+  RedisContext(EventLoop& loop, RedisServer::Link& link, const ExpiryClock& clock, MemoryTerms terms, RedisFile file);
   ~RedisContext() override;
 
   void open(Done done) override;
@@ -78,6 +79,13 @@ class RedisContext final : public MemoryStore {
            std::uint64_t floor = 0);
   MemoryOutcome<ScriptAnswer> understand(MemoryOutcome<const redisReply*>&& outcome);
   klp::MemoryError lost(std::string_view what);
+
+  void open_on_redis();
+  void clear_on_redis();
+  void note_generation();
+  void noted(const Result<>& result);
+  /// Its generation, before `then`; an error ends what runs alone.
+  void forget_generation(std::function<void()> then);
 
   void give_alone(std::function<void()> alone, Done done);
   void end_alone(MemoryOutcome<>&& outcome);
@@ -115,7 +123,11 @@ class RedisContext final : public MemoryStore {
   const ExpiryClock& clock_;
   const MemoryTerms terms_;
   const std::vector<std::string> keys_, stage_keys_, aside_keys_;
+  const std::string file_;  // of the generation; may be empty
   std::string generation_;
+  bool noted_ = false;   // file_ has it
+  bool noting_ = false;  // nothing is answered until it has
+  bool clearing_ = false;
   bool known_ = false;  // redis has the context for sure
   bool opened_ = false, told_lost_ = false;
   MemoryUsage usage_;
@@ -124,7 +136,8 @@ class RedisContext final : public MemoryStore {
   std::deque<Job> queue_;
   std::deque<std::shared_ptr<Flight>> flights_;
   std::size_t waiting_bytes_ = 0;
-  Done alone_;  // of what runs alone now
+  Done alone_;                                // of what runs alone now
+  std::optional<MemoryOutcome<>> alone_end_;  // not told before the generation is noted
   bool scheduled_ = false, due_ = false, sweeping_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

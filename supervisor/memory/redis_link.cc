@@ -2,7 +2,6 @@
 
 #include <netdb.h>
 #include <sodium.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <array>
@@ -56,14 +55,15 @@ std::string redis_name(const RedisUrl& url) {
   return "redis at " + (ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(url.port);
 }
 
-RedisServer::RedisServer(EventLoop& loop, RedisUrl url, Report report)
-    : link_(std::make_unique<Link>(loop, std::move(url), std::move(report))) {}
+RedisServer::RedisServer(EventLoop& loop, RedisUrl url, Connector connector, Report report)
+    : link_(std::make_unique<Link>(loop, std::move(url), std::move(connector), std::move(report))) {}
 RedisServer::~RedisServer() = default;
 
-RedisServer::Link::Link(EventLoop& loop, RedisUrl url, Report report)
+RedisServer::Link::Link(EventLoop& loop, RedisUrl url, Connector connector, Report report)
     : loop_(loop),
       url_(std::move(url)),
       name_(redis_name(url_)),
+      connector_(std::move(connector)),
       report_(std::move(report)),
       deadline_(loop),
       retry_(loop) {}
@@ -123,8 +123,9 @@ void RedisServer::Link::begin() {
   deadline_.start(kRedisDeadline, [this] {
     lose("no connection within " + std::to_string(kRedisDeadline.count() / 1000) + " s", Health::kLost);
   });
-  // A name may take as long as its servers like: longer than this attempt, then it is for the next one.
+  // Either may take as long as it likes: longer than this attempt, then it is for the next one.
   if (std::exchange(resolving_, true)) return;
+  if (!url_.path.empty()) return begin_unix();
   auto found = std::make_shared<Resolved>();
   loop_.work([url = url_, found] { *found = resolve(url); },
              [this, found, alive = std::weak_ptr(alive_)] {
@@ -134,17 +135,18 @@ void RedisServer::Link::begin() {
              });
 }
 
+void RedisServer::Link::begin_unix() {
+  connector_([this, alive = std::weak_ptr(alive_)](Result<Fd> socket) {
+    if (alive.expired()) return;
+    resolving_ = false;
+    if (state_ != State::kConnecting) return;
+    if (!socket) return lose(socket.error().message(), Health::kLost);
+    use(std::move(*socket));
+  });
+}
+
 RedisServer::Link::Resolved RedisServer::Link::resolve(const RedisUrl& url) {
   Resolved result;
-  if (!url.path.empty()) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    url.path.copy(address.sun_path, sizeof address.sun_path - 1);
-    auto& entry = result.addresses.emplace_back();
-    std::memcpy(&entry.address, &address, sizeof address);
-    entry.size = sizeof address;
-    return result;
-  }
   addrinfo hints{}, *found = nullptr;
   hints.ai_socktype = SOCK_STREAM;
   const int error = getaddrinfo(url.host.c_str(), std::to_string(url.port).c_str(), &hints, &found);
@@ -177,19 +179,22 @@ void RedisServer::Link::try_next_address(std::string why) {
       why = std::strerror(errno);
       continue;
     }
-    connection_ = RedisConnection::make(
-        loop_, std::move(socket),
-        {.connected = [this] { connected(); },
-         .replied = [this](RedisCommand&& command, const redisReply& reply) { replied(std::move(command), reply); },
-         .ended =
-             [this](const std::string& reason) {
-               // Of a host with several addresses the next one may be the right one.
-               if (state_ == State::kConnecting && !addresses_.empty()) return try_next_address(reason);
-               lose(reason, Health::kLost);
-             }});
-    return;
+    return use(std::move(socket));
   }
   lose(why, Health::kLost);
+}
+
+void RedisServer::Link::use(Fd socket) {
+  connection_ = RedisConnection::make(
+      loop_, std::move(socket),
+      {.connected = [this] { connected(); },
+       .replied = [this](RedisCommand&& command, const redisReply& reply) { replied(std::move(command), reply); },
+       .ended =
+           [this](const std::string& reason) {
+             // Of a host with several addresses the next one may be the right one.
+             if (state_ == State::kConnecting && !addresses_.empty()) return try_next_address(reason);
+             lose(reason, Health::kLost);
+           }});
 }
 
 void RedisServer::Link::connected() {

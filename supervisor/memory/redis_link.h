@@ -22,7 +22,7 @@ std::string redis_name(const RedisUrl& url);
 
 class RedisServer::Link {
  public:
-  Link(EventLoop& loop, RedisUrl url, Report report);
+  Link(EventLoop& loop, RedisUrl url, Connector connector, Report report);
   /// Whoever waits is answered first.
   ~Link();
   Link(const Link&) = delete;
@@ -50,6 +50,8 @@ class RedisServer::Link {
 
   static Resolved resolve(const RedisUrl& url);
   void begin();
+  void begin_unix();
+  void use(Fd socket);
   void resolved(Resolved found);
   void try_next_address(std::string why);
   void connected();
@@ -72,6 +74,7 @@ class RedisServer::Link {
   EventLoop& loop_;
   RedisUrl url_;
   std::string name_;
+  Connector connector_;
   Report report_;
   State state_ = State::kIdle;
   Health health_ = Health::kGood;

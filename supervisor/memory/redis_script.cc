@@ -49,7 +49,7 @@ local function lost()
   if call('HLEN', values) ~= entries then return 'values' end
   if call('ZCARD', keys) ~= entries then return 'the order of the keys' end
   if call('ZCARD', expiry) ~= expiring then return 'the times of expiry' end
-  if operation ~= 'open' and m[1] ~= generation then return 'what was written last: it has another content' end
+  if (operation ~= 'open' or known) and m[1] ~= generation then return 'what was written last: it has another content' end
   if changes < known_changes then return 'the last changes: it has an older content' end
   return nil
 end

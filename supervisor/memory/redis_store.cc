@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "supervisor/memory/redis_context.h"
+#include "supervisor/memory/redis_generation.h"
 
 namespace kai {
 
@@ -68,11 +69,12 @@ std::int64_t ScriptAnswer::number(std::size_t i) const {
 }
 
 std::unique_ptr<MemoryStore> make_redis_store(EventLoop& loop, RedisServer& server, const ExpiryClock& clock,
-                                              MemoryTerms terms) {
-  return std::make_unique<RedisContext>(loop, server.link(), clock, std::move(terms));
+                                              MemoryTerms terms, RedisFile file) {
+  return std::make_unique<RedisContext>(loop, server.link(), clock, std::move(terms), std::move(file));
 }
 
-RedisContext::RedisContext(EventLoop& loop, RedisServer::Link& link, const ExpiryClock& clock, MemoryTerms terms)
+RedisContext::RedisContext(EventLoop& loop, RedisServer::Link& link, const ExpiryClock& clock, MemoryTerms terms,
+                           RedisFile file)
     : loop_(loop),
       link_(link),
       clock_(clock),
@@ -80,6 +82,7 @@ RedisContext::RedisContext(EventLoop& loop, RedisServer::Link& link, const Expir
       keys_(context_keys(terms_.agent_id, "", {"values", "keys", "expiry", "meta"})),
       stage_keys_(context_keys(terms_.agent_id, "new:", {"values", "keys", "expiry"})),
       aside_keys_(context_keys(terms_.agent_id, "aside:", {"values", "keys", "expiry", "meta"})),
+      file_(std::move(file.path)),
       generation_(random_hex()) {}
 
 RedisContext::~RedisContext() {
@@ -111,36 +114,103 @@ void RedisContext::open(Done done) {
   }
   give_alone(
       [this] {
-        run(
-            "open", {},
-            [this](MemoryOutcome<ScriptAnswer>&& answer) {
-              if (!answer) return end_alone(tl::unexpected(answer.error()));
-              if (!answer->text(0).empty()) generation_ = answer->text(0);
-              opened_ = true;
-              end_alone({});
-            },
-            aside_keys_);
+        if (file_.empty()) return open_on_redis();
+        const auto found = std::make_shared<Result<std::optional<std::string>>>();
+        loop_.work([path = file_, found] { *found = load_redis_generation(path); },
+                   [this, found, alive = std::weak_ptr(alive_)] {
+                     if (alive.expired()) return;
+                     if (!*found) return end_alone(tl::unexpected(memory_error("INTERNAL", found->error().message())));
+                     noted_ = known_ = found->value().has_value();
+                     if (noted_) generation_ = *found->value();
+                     open_on_redis();
+                   });
       },
       std::move(done));
+}
+
+void RedisContext::open_on_redis() {
+  run(
+      "open", {},
+      [this](MemoryOutcome<ScriptAnswer>&& answer) {
+        if (!answer) {
+          const auto refuse = [this, error = answer.error()] { end_alone(tl::unexpected(error)); };
+          // What was lost is told once, and the next start begins empty.
+          return told_lost_ && noted_ ? forget_generation(refuse) : refuse();
+        }
+        if (!answer->text(0).empty()) generation_ = answer->text(0);
+        opened_ = true;
+        end_alone({});
+      },
+      aside_keys_);
+}
+
+/// Before the first answer that tells of the context goes out. Whoever is told of no write has lost none.
+void RedisContext::note_generation() {
+  noting_ = true;
+  // Later in this round: open has taken redis' generation by then.
+  loop_.defer([this, alive = std::weak_ptr(alive_)] {
+    if (alive.expired()) return;
+    const auto result = std::make_shared<Result<>>();
+    loop_.work([path = file_, generation = generation_, result] { *result = save_redis_generation(path, generation); },
+               [this, result, alive] {
+                 if (!alive.expired()) noted(*result);
+               });
+  });
+}
+
+void RedisContext::noted(const Result<>& result) {
+  noting_ = false;
+  noted_ = result.has_value();
+  std::optional<klp::MemoryError> error;
+  if (!result) {
+    error = memory_error("INTERNAL", "what was begun on redis cannot be noted, so that a loss would not be noticed: " +
+                                         result.error().message() + "; whether this was carried out is not known");
+    for (const auto& flight : flights_)
+      if (flight->ready) *flight->result.mutable_error() = *error;
+  }
+  schedule();
+  if (!alone_end_) return;
+  auto end = std::move(*alone_end_);
+  alone_end_.reset();
+  if (error) end = tl::unexpected(*error);
+  end_alone(std::move(end));
+}
+
+void RedisContext::forget_generation(std::function<void()> then) {
+  if (file_.empty()) return then();
+  const auto result = std::make_shared<Result<>>();
+  loop_.work([path = file_, result] { *result = remove_redis_generation(path); },
+             [this, result, then = std::move(then), alive = std::weak_ptr(alive_)] {
+               if (alive.expired()) return;
+               if (!*result) return end_alone(tl::unexpected(memory_error("INTERNAL", result->error().message())));
+               noted_ = false;
+               then();
+             });
 }
 
 void RedisContext::clear(Done done) {
   give_alone(
       [this] {
-        std::vector<std::string> all = stage_keys_;
-        all.insert(all.end(), aside_keys_.begin(), aside_keys_.end());
-        // Whether it was carried out is not always known: nothing is a context too from here on.
-        known_ = false;
-        run(
-            "clear", {},
-            [this](MemoryOutcome<ScriptAnswer>&& answer) {
-              if (!answer) return end_alone(tl::unexpected(answer.error()));
-              told_lost_ = false;
-              end_alone({});
-            },
-            all);
+        clearing_ = true;  // a sweep that is under way notes nothing again
+        // First: what is on redis without it is found there, and what is not there is not missed.
+        forget_generation([this] { clear_on_redis(); });
       },
       std::move(done));
+}
+
+void RedisContext::clear_on_redis() {
+  std::vector<std::string> all = stage_keys_;
+  all.insert(all.end(), aside_keys_.begin(), aside_keys_.end());
+  // Whether it was carried out is not always known: nothing is a context too from here on.
+  known_ = false;
+  run(
+      "clear", {},
+      [this](MemoryOutcome<ScriptAnswer>&& answer) {
+        if (!answer) return end_alone(tl::unexpected(answer.error()));
+        told_lost_ = false;
+        end_alone({});
+      },
+      all);
 }
 
 void RedisContext::perform(klp::MemoryRequest&& request, Answer answer) {
@@ -166,6 +236,11 @@ void RedisContext::give_alone(std::function<void()> alone, Done done) {
 
 void RedisContext::end_alone(MemoryOutcome<>&& outcome) {
   schedule();
+  if (noting_) {
+    alone_end_ = std::move(outcome);
+    return;
+  }
+  clearing_ = false;
   if (auto done = std::exchange(alone_, nullptr)) done(std::move(outcome));
 }
 
@@ -183,7 +258,7 @@ void RedisContext::pump() {
   const auto alive = std::weak_ptr(alive_);
   while (!queue_.empty() && !alone_) {
     Job& next = queue_.front();
-    if (flights_.size() >= (next.done ? 1 : kMaxRedisInFlight)) break;
+    if (flights_.size() >= (next.done ? 1 : kMaxRedisInFlight) || (next.done && noting_)) break;
     Job job = std::move(next);
     queue_.pop_front();
     start(std::move(job));
@@ -208,7 +283,7 @@ void RedisContext::start(Job&& job) {
 
 void RedisContext::deliver() {
   const auto alive = std::weak_ptr(alive_);
-  while (!flights_.empty() && flights_.front()->ready) {
+  while (!noting_ && !flights_.empty() && flights_.front()->ready) {
     const auto flight = std::move(flights_.front());
     flights_.pop_front();
     waiting_bytes_ -= flight->bytes;
@@ -261,6 +336,7 @@ MemoryOutcome<ScriptAnswer> RedisContext::understand(MemoryOutcome<const redisRe
   changes_ = std::max(changes_, answer->changes);
   known_ = known_ || answer->exists;
   due_ = answer->due;
+  if (answer->exists && !file_.empty() && !noted_ && !noting_ && !clearing_) note_generation();
   return *answer;
 }
 

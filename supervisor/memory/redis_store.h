@@ -2,6 +2,7 @@
 // nothing of another's: every redis key begins with the agent's id, which control alone chooses.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -28,7 +29,11 @@ class RedisServer {
  public:
   using Report = std::function<void(bool good, const std::string& message)>;
 
-  RedisServer(EventLoop& loop, RedisUrl url, Report report);
+  /// Who connects to a Unix socket, as control sees none: answers once, later, with a connected non-blocking socket.
+  using Connector = std::function<void(std::function<void(Result<Fd>)>)>;
+
+  /// `connector` is asked where the url is a Unix socket's.
+  RedisServer(EventLoop& loop, RedisUrl url, Connector connector, Report report);
   ~RedisServer();
   RedisServer(const RedisServer&) = delete;
   RedisServer& operator=(const RedisServer&) = delete;
@@ -40,8 +45,13 @@ class RedisServer {
   std::unique_ptr<Link> link_;
 };
 
+/// Of a context that is to last: what control knows of it when it begins anew.
+struct RedisFile {
+  std::string path;  ///< has the generation (redis_script.cc); empty: a volatile context has none
+};
+
 /// `server` and `clock` must outlive it.
 std::unique_ptr<MemoryStore> make_redis_store(EventLoop& loop, RedisServer& server, const ExpiryClock& clock,
-                                              MemoryTerms terms);
+                                              MemoryTerms terms, RedisFile file = {});
 
 }  // namespace kai

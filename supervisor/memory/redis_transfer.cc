@@ -1,5 +1,9 @@
 // A context on redis as a file and back: page by page, the file's side on a worker thread. Nothing else of the context
 // runs meanwhile, so that all pages are of one moment.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <deque>
 #include <utility>
 
@@ -36,13 +40,18 @@ std::optional<klp::MemoryError> check_entry(const DumpEntry& entry) {
 }  // namespace
 
 struct RedisContext::Export {
-  Fd file;
+  Fd file, synced;
   DumpHeader header;
   std::optional<MemoryExportWriter> writer;
   std::vector<DumpEntry> entries;  // of the page that is being written
   Result<> result;
 
   void begin() {
+    synced = Fd(fcntl(file.get(), F_DUPFD_CLOEXEC, 0));
+    if (!synced) {
+      result = errno_failure("fcntl", "the exported file");
+      return;
+    }
     auto made = MemoryExportWriter::begin(std::move(file), header);
     if (made) {
       writer.emplace(std::move(*made));
@@ -58,7 +67,11 @@ struct RedisContext::Export {
     entries.clear();
   }
   void finish() {
-    if (auto total = writer->finish(); !total) result = tl::unexpected(total.error());
+    if (auto total = writer->finish(); !total) {
+      result = tl::unexpected(total.error());
+    } else if (fsync(synced.get()) < 0 && errno != EINVAL && errno != EROFS) {  // those: it is a pipe
+      result = errno_failure("fsync", "the exported file");
+    }
   }
 };
 

@@ -122,7 +122,7 @@ klp::MemoryError memory_conflict(std::string_view key, std::uint64_t version) {
 }
 
 klp::MemoryError answer_too_large() {
-  return memory_error("TOO_LARGE", "the values have more than " + std::to_string(kMaxMemoryAnswerBytes) +
+  return memory_error("TOO_LARGE", "the keys and values have more than " + std::to_string(kMaxMemoryAnswerBytes) +
                                        " bytes together; ask for fewer keys at once");
 }
 

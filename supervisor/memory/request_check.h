@@ -24,7 +24,7 @@ std::int64_t expires_at(const klp::MemoryWrite& write, std::uint64_t default_ttl
 
 /// The condition of this write did not hold. `version` is that of now; 0: there is no such key.
 klp::MemoryError memory_conflict(std::string_view key, std::uint64_t version);
-/// The answer's values would be more than kMaxMemoryAnswerBytes.
+/// The answer's keys and values would be more than kMaxMemoryAnswerBytes.
 klp::MemoryError answer_too_large();
 /// IndexedDB was asked of a backend that has none.
 klp::MemoryError indexed_db_not_here();

@@ -41,6 +41,32 @@ tl::unexpected<Error> refused(const std::string& path, const std::string& why) {
   return failure("open the key that agents' memory is encrypted with", path + ": " + why);
 }
 
+std::string marker_of(const std::string& path) {
+  return path + ".made";
+}
+
+Result<> sync_directory_of(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  const std::string name = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const Fd directory(open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory || fsync(directory.get()) < 0) return errno_failure("fsync the directory of", path);
+  return {};
+}
+
+/// Before the key is used: from then on there may be something that only it opens.
+Result<> mark_made(const std::string& path) {
+  const std::string marker = marker_of(path);
+  struct stat status {};
+  if (lstat(marker.c_str(), &status) == 0) return {};
+  const Fd file(open(marker.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!file) return errno_failure("make", marker);
+  constexpr std::string_view kText =
+      "Agents' memory is encrypted with the key beside this file. While this file is here, kaid makes no other key.\n";
+  if (auto written = write_all(file.get(), kText); !written) return written;
+  if (fsync(file.get()) < 0) return errno_failure("fsync", marker);
+  return sync_directory_of(marker);
+}
+
 /// Beside its place and linked there when it is whole: a file of that name is never a part of a key, and never replaces
 /// one.
 Result<> make_node_key(const std::string& path) {
@@ -56,9 +82,7 @@ Result<> make_node_key(const std::string& path) {
   if (fsync(file.get()) < 0) return errno_failure("fsync", fresh);
   if (link(fresh.c_str(), path.c_str()) < 0) return errno_failure("link", path);
   if (unlink(fresh.c_str()) < 0) return errno_failure("unlink", fresh);
-  const Fd directory(open(path.substr(0, path.rfind('/') + 1).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory || fsync(directory.get()) < 0) return errno_failure("fsync the directory of", path);
-  return {};
+  return sync_directory_of(path);
 }
 
 Result<Fd> open_node_key(const std::string& path) {
@@ -86,14 +110,23 @@ Result<Fd> open_node_key(const std::string& path) {
 
 }  // namespace
 
+bool node_key_was_made(const std::string& path) {
+  struct stat status {};
+  const auto may_be_there = [&](const std::string& name) {
+    return lstat(name.c_str(), &status) == 0 || errno != ENOENT;
+  };
+  return may_be_there(marker_of(path)) || may_be_there(path);
+}
+
 Result<SealKey> load_node_key(const std::string& path, bool make) {
   struct stat status {};
   if (lstat(path.c_str(), &status) < 0) {
     if (errno != ENOENT) return errno_failure("lstat", path);
-    if (!make) {
+    if (!make || node_key_was_made(path)) {
       return refused(path,
                      "it is not there, and memory was encrypted with it: put a copy of the key in its place; "
-                     "without it what was encrypted cannot be read");
+                     "without it what was encrypted cannot be read. Only if no copy is left: move " +
+                         marker_of(path) + " and the encrypted memory away, and a new key is made");
     }
     if (auto made = make_node_key(path); !made) return tl::unexpected(made.error());
   }
@@ -108,6 +141,7 @@ Result<SealKey> load_node_key(const std::string& path, bool make) {
     if (count == 0) return refused(path, "it became shorter while it was read: try again");
     have += static_cast<std::size_t>(count);
   }
+  if (auto marked = mark_made(path); !marked) return tl::unexpected(marked.error());
   return key.key;
 }
 

@@ -17,8 +17,12 @@ using SealKey = std::array<unsigned char, 32>;
 
 inline constexpr std::size_t kSealOverheadBytes = 24 + 16;  ///< nonce and tag
 
-/// The node's key: 32 random bytes in a file of mode 0600. Made where there is none and `make`; read and checked else.
+/// The node's key: 32 random bytes in a file of mode 0600. Made where there never was one and `make`; read and checked
+/// else. That there was one is kept beside it, in PATH.made: a key that is missing then is not made again, as what was
+/// encrypted with the first would be lost by it.
 Result<SealKey> load_node_key(const std::string& path, bool make);
+/// Memory may have been encrypted with a key of this path: load_node_key() makes none there.
+[[nodiscard]] bool node_key_was_made(const std::string& path);
 /// BLAKE2b of the agent's id, keyed with the node's key (libsodium's crypto_generichash).
 SealKey agent_key(const SealKey& node_key, std::string_view agent_id);
 

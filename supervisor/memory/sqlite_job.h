@@ -1,7 +1,9 @@
 // What sqlite_store gives to a worker thread at once, and how it is carried out there.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <latch>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -23,8 +25,13 @@ struct SaveTo {
 struct RestoreFrom {
   Fd file;
 };
-struct Open {};
-struct Clear {};
+// `after`: a store before this one closes the same file until then; or nullptr.
+struct Open {
+  std::shared_ptr<std::latch> after;
+};
+struct Clear {
+  std::shared_ptr<std::latch> after;
+};
 struct EndSession {};
 
 // One thing to do, and who waits for it.
@@ -53,16 +60,17 @@ struct Task {
   }
 };
 
-// What a job and the store have in common. A job that begins after the store's end finds it closed; the store's end
-// waits for one that has begun.
+// What a job and the store have in common. The store's end waits for no job: what a job has not begun then is left out,
+// and another job closes the file (close_file). Of a task, `answer` and `done` are the loop's thread's alone.
 struct Shared {
   Shared(const ExpiryClock& clock, MemoryTerms terms, SqliteFile file)
       : context(std::make_unique<MemoryFile>(clock, std::move(terms), std::move(file))) {}
-  std::mutex running;  // held by the job
+  std::mutex running;  // held by the job; the worker threads' alone
   std::unique_ptr<MemoryFile> context;
   std::vector<Task> batch;
-  bool done = false;  // the job was carried out
-  // As of the job's end.
+  std::atomic<bool> ended = false;  // the store's end: no further task is begun
+  std::atomic<bool> done = false;   // the job was carried out; what follows is as of its end
+  std::size_t performed = 0;        // so many tasks of the batch, from its front: the answers were large
   MemoryUsage usage;
   std::set<std::uint64_t> asked;  // transactions that were open before, or begin with the job
   std::set<std::uint64_t> over;   // those of them that are not open any more
@@ -74,5 +82,7 @@ std::uint64_t begun_by(const Task& task);
 
 /// The batch, on the worker thread.
 void perform_batch(Shared& shared);
+/// After the store's end, on a worker thread: once the job that runs is over and `after` was counted down.
+void close_file(Shared& shared, const std::latch* after);
 
 }  // namespace kai::sqlite

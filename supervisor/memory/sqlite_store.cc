@@ -1,6 +1,7 @@
 #include "supervisor/memory/sqlite_store.h"
 
 #include <deque>
+#include <latch>
 #include <map>
 
 #include "supervisor/memory/request_check.h"
@@ -21,6 +22,7 @@ constexpr std::size_t kMaxIdbTurns = kMaxIdbTransactions - 1;
 using Ticket = Schedule::Ticket;
 
 using sqlite::Clear;
+using sqlite::close_file;
 using sqlite::EndSession;
 using sqlite::Open;
 using sqlite::RestoreFrom;
@@ -28,18 +30,46 @@ using sqlite::SaveTo;
 using sqlite::Shared;
 using sqlite::Task;
 
+// Files whose store has ended and which a worker thread still has to close, by path, and when that is done. Of the
+// whole process, as files are; the loop's thread alone.
+std::map<std::string, std::shared_ptr<std::latch>>& closing_files() {
+  static std::map<std::string, std::shared_ptr<std::latch>> files;
+  return files;
+}
+
+// Whoever waits for the batch is answered, though a job may run: that uses neither `answer` nor `done` of a task.
+void end_batch(Shared& shared, const klp::MemoryError& ended) {
+  const std::size_t performed = shared.done ? shared.performed : 0;
+  for (std::size_t i = 0; i < shared.batch.size(); ++i) {
+    Task& task = shared.batch[i];
+    if (i < performed) {
+      task.deliver();
+      continue;
+    }
+    if (task.answer) {
+      klp::MemoryAnswer answer;
+      answer.set_id(task.request()->id());
+      *answer.mutable_error() = ended;
+      std::exchange(task.answer, {})(std::move(answer));
+    } else if (task.done) {
+      std::exchange(task.done, {})(tl::unexpected(ended));
+    }
+  }
+}
+
 class SqliteStore : public MemoryStore {
  public:
   SqliteStore(EventLoop& loop, const ExpiryClock& clock, MemoryTerms terms, SqliteFile file)
       : loop_(loop),
         has_indexed_db_(file.indexed_db),
+        path_(file.path),
         patience_(loop),
         shared_(std::make_shared<Shared>(clock, std::move(terms), std::move(file))) {}
   ~SqliteStore() override;
 
-  void open(Done done) override { put(keys_, {Open{}, {}, std::move(done)}); }
+  void open(Done done) override { put(keys_, {Open{take_file()}, {}, std::move(done)}); }
   void perform(klp::MemoryRequest&& request, Answer answer) override;
-  void clear(Done done) override { put(keys_, {Clear{}, {}, std::move(done)}); }
+  void clear(Done done) override { put(keys_, {Clear{take_file()}, {}, std::move(done)}); }
   void save(Fd file, std::string exported_at, Done done) override {
     put(keys_, {SaveTo{std::move(file), std::move(exported_at)}, {}, std::move(done)});
   }
@@ -48,6 +78,8 @@ class SqliteStore : public MemoryStore {
   [[nodiscard]] MemoryUsage usage() const override { return usage_; }
 
  private:
+  std::shared_ptr<std::latch> take_file();
+  void close_later();
   void put(std::deque<Task>& queue, Task&& task);
   void refuse(Task&& task, klp::MemoryError error);
   void perform_indexed_db(Task&& task);
@@ -65,10 +97,13 @@ class SqliteStore : public MemoryStore {
 
   EventLoop& loop_;
   const bool has_indexed_db_;
-  std::deque<Task> keys_;            // keys and values, and what concerns the whole context
-  std::deque<Task> ready_;           // IndexedDB's whose turn it is
-  std::map<Ticket, Task> turnless_;  // IndexedDB's that wait for their turn
-  std::deque<Task> finished_;        // to be answered
+  const std::string path_;
+  bool file_taken_ = false;             // it may be open
+  std::shared_ptr<std::latch> before_;  // when the store before this one has closed it
+  std::deque<Task> keys_;               // keys and values, and what concerns the whole context
+  std::deque<Task> ready_;              // IndexedDB's whose turn it is
+  std::map<Ticket, Task> turnless_;     // IndexedDB's that wait for their turn
+  std::deque<Task> finished_;           // to be answered
   std::size_t waiting_ = 0, waiting_bytes_ = 0;
 
   Schedule schedule_;
@@ -79,17 +114,15 @@ class SqliteStore : public MemoryStore {
   Timer patience_;
 
   bool woken_ = false, delivering_ = false, working_ = false;
-  bool keys_in_job_ = false;
+  std::size_t idb_in_job_ = 0;  // so many of its tasks, from the front, are of ready_
   MemoryUsage usage_;
   std::shared_ptr<Shared> shared_;
 };
 
 SqliteStore::~SqliteStore() {
   shared_->store_lives = false;
-  {
-    const std::lock_guard<std::mutex> lock(shared_->running);
-    shared_->context.reset();
-  }
+  shared_->ended = true;
+  close_later();  // first: whoever is answered may open another on the same file
   const klp::MemoryError ended =
       memory_error("UNAVAILABLE", "the agent's memory was closed before this was done: try again");
   const auto drop = [&](Task& task) {
@@ -97,16 +130,35 @@ SqliteStore::~SqliteStore() {
     task.deliver();
   };
   for (Task& task : std::exchange(finished_, {})) task.deliver();
-  for (Task& task : std::exchange(shared_->batch, {})) {
-    if (shared_->done) {
-      task.deliver();
-    } else {
-      drop(task);
-    }
-  }
+  if (working_) end_batch(*shared_, ended);
   for (Task& task : std::exchange(ready_, {})) drop(task);
   for (auto& [ticket, task] : std::exchange(turnless_, {})) drop(task);
   for (Task& task : std::exchange(keys_, {})) drop(task);
+}
+
+// What open() and clear() wait for, on the worker thread.
+std::shared_ptr<std::latch> SqliteStore::take_file() {
+  if (file_taken_) return before_;
+  file_taken_ = true;
+  const auto found = closing_files().find(path_);
+  if (found != closing_files().end()) before_ = found->second;
+  return before_;
+}
+
+// Not here: SQLite writes its log into the file then.
+void SqliteStore::close_later() {
+  if (!file_taken_) return;
+  auto closed = std::make_shared<std::latch>(1);
+  closing_files()[path_] = closed;
+  loop_.work(
+      [shared = shared_, before = before_, closed] {
+        close_file(*shared, before.get());
+        closed->count_down();
+      },
+      [path = path_, closed] {
+        const auto found = closing_files().find(path);
+        if (found != closing_files().end() && found->second == closed) closing_files().erase(found);
+      });
 }
 
 void SqliteStore::put(std::deque<Task>& queue, Task&& task) {
@@ -261,21 +313,23 @@ std::vector<Task> SqliteStore::next_batch() {
   std::vector<Task> batch;
   std::size_t bytes = 0;
   take(ready_, batch, bytes);
-  const std::size_t without_keys = batch.size();
+  idb_in_job_ = batch.size();
   if (keys_ticket_ != 0 && schedule_.runs(keys_ticket_)) take(keys_, batch, bytes);
-  keys_in_job_ = batch.size() > without_keys;
   return batch;
 }
 
 void SqliteStore::finish_job() {
   working_ = false;
   usage_ = shared_->usage;
-  std::vector<Task> batch = std::move(shared_->batch);
-  shared_->batch.clear();
-  if (keys_in_job_) {
+  std::vector<Task> batch = std::exchange(shared_->batch, {});
+  if (batch.size() > idb_in_job_) {
     // The rest asks for another turn: an IndexedDB writer that waits goes first.
     schedule_.end(keys_ticket_);
     keys_ticket_ = 0;
+  }
+  // What was not carried out comes first the next time.
+  for (; batch.size() > shared_->performed; batch.pop_back()) {
+    (batch.size() > idb_in_job_ ? keys_ : ready_).push_front(std::move(batch.back()));
   }
   for (Task& task : batch) {
     follow(task);

@@ -23,7 +23,8 @@ struct SqliteFile {
   bool indexed_db = false;  ///< backend indexeddb
 };
 
-/// `clock` must outlive it.
+/// `clock` must outlive it and the jobs that its end leaves (EventLoop::finish_work). A store that is made for the same
+/// path afterwards waits for the end of this one before it opens the file.
 std::unique_ptr<MemoryStore> make_sqlite_store(EventLoop& loop, const ExpiryClock& clock, MemoryTerms terms,
                                                SqliteFile file);
 

@@ -25,7 +25,7 @@ namespace kai {
 inline constexpr std::size_t kMaxMemoryKeyBytes = 512;
 inline constexpr std::size_t kMaxMemoryValueBytes = 1 << 20;
 inline constexpr std::size_t kMaxMemoryKeys = 1'000;  ///< of one get or set, and answered by one list
-/// What all values of one answer may have together: it travels in one frame.
+/// What all keys and values of one answer may have together, unless it is one alone: it travels in one frame.
 inline constexpr std::size_t kMaxMemoryAnswerBytes = 1 << 20;
 /// Entries are bounded too, as each costs more than its bytes: one for each 64 bytes of the quota.
 inline constexpr std::uint64_t kQuotaBytesPerEntry = 64;
@@ -35,8 +35,9 @@ struct MemoryTerms {
   std::string agent_id;
   std::uint64_t max_bytes = 0;       ///< of keys and values together, as the agent wrote them
   std::uint64_t default_ttl_ms = 0;  ///< of a key that was set without one; 0: never
-  std::optional<SealKey> key;      ///< encryption at rest is on: what is written is sealed with it
-  std::optional<SealKey> old_key;  ///< it is off now; what was sealed before opens with this one
+  std::optional<SealKey> key;        ///< encryption at rest is on: what is written is sealed with it
+  std::optional<SealKey> old_key;    ///< it is off now; what was sealed before opens with this one
+  std::string key_path = {};         ///< of the node's key, for messages
 };
 
 struct MemoryUsage {
@@ -55,7 +56,8 @@ class MemoryStore {
   MemoryStore() = default;
   MemoryStore(const MemoryStore&) = delete;
   MemoryStore& operator=(const MemoryStore&) = delete;
-  /// Whoever still waits is answered UNAVAILABLE first. Nobody is called afterwards.
+  /// Whoever still waits is answered UNAVAILABLE first (what was under way may have been done, or not). Nobody is
+  /// called afterwards. It waits for nothing: what is to be closed is closed later.
   virtual ~MemoryStore() = default;
 
   /// Makes it ready, or says why it cannot be. Called once, first. What is damaged is set aside (the error says where)
@@ -77,6 +79,8 @@ class MemoryStore {
   [[nodiscard]] virtual MemoryUsage usage() const = 0;
 };
 
-[[nodiscard]] klp::MemoryError memory_error(std::string_view code, std::string message, std::string details_json = {});
+/// `message` is escaped for a terminal; `details_json` is taken as it is.
+[[nodiscard]] klp::MemoryError memory_error(std::string_view code, const std::string& message,
+                                            std::string details_json = {});
 
 }  // namespace kai

@@ -1,4 +1,5 @@
 // AgentContext: what the runtime does for an agent, each a call or a notification to the host.
+import { AgentError } from '../index.mjs';
 import { decodePayload, decodeValue, encodeData, encodePayload, encodeValue } from './payload.mjs';
 
 /** indexedDB: undefined where the manifest's backend is another. */
@@ -32,11 +33,11 @@ function metadataOf({ priority, ttl, traceparent }) {
 function createMemory(channel) {
   return Object.freeze({
     async get(key, { agent } = {}) {
-      const result = await channel.call('memory.get', { key, agent });
+      const result = await channel.call('memory.get', { key: wellFormed(key), agent });
       return result.found ? decodeValue(result) : undefined;
     },
     async getEntry(key, { agent } = {}) {
-      const result = await channel.call('memory.get', { key, agent });
+      const result = await channel.call('memory.get', { key: wellFormed(key), agent });
       return result.found ? { value: decodeValue(result), version: result.version } : undefined;
     },
     async set(key, value, options = {}) {
@@ -44,7 +45,7 @@ function createMemory(channel) {
       return { version };
     },
     async getMany(keys, { agent } = {}) {
-      const { entries } = await channel.call('memory.getMany', { keys, agent });
+      const { entries } = await channel.call('memory.getMany', { keys: keys.map(wellFormed), agent });
       return new Map(entries.map((entry) => [entry.key, decodeValue(entry)]));
     },
     async setMany(entries) {
@@ -52,16 +53,24 @@ function createMemory(channel) {
       return versions.map((version) => ({ version }));
     },
     async delete(key) {
-      return (await channel.call('memory.delete', { key })).deleted;
+      return (await channel.call('memory.delete', { key: wellFormed(key) })).deleted;
     },
     async list({ prefix, limit, cursor, agent } = {}) {
-      return channel.call('memory.list', { prefix, limit, cursor, agent });
+      return channel.call('memory.list', { prefix: wellFormed(prefix), limit, cursor, agent });
     },
   });
 }
 
 function encodeEntry({ key, value, ttl, ifAbsent, ifVersion }) {
-  return { key, ...encodeValue(value), ttl, ifAbsent, ifVersion };
+  return { key: wellFormed(key), ...encodeValue(value), ttl, ifAbsent, ifVersion };
+}
+
+/** What UTF-8 cannot say would be sent as U+FFFD: two keys would be one. */
+function wellFormed(key) {
+  if (typeof key === 'string' && /\p{Surrogate}/u.test(key)) {
+    throw new AgentError(`the key ${JSON.stringify(key)} has half of a surrogate pair`, { code: 'INVALID' });
+  }
+  return key;
 }
 
 const MAX_LOG_TEXT = 64 << 10; // characters

@@ -93,12 +93,12 @@ void ControlFixture::start() {
   registry.emplace(std::move(*Registry::open(directory / "state/db/registry.db", 1024)));
   packages.emplace(std::move(*PackageStore::open(directory / "state/packages")));
   audit = std::move(*AuditLog::open(loop, *log, directory / "state/audit"));
-  auto opened = MemoryManager::open(loop, *log, {directory / "state", directory / "run", hello.redis_url(), hello.again()});
-  REQUIRE_MESSAGE(opened, (opened ? "" : opened.error().message()));
-  memory = std::move(*opened);
   auto sockets = std::move(*socket_pair(SOCK_SEQPACKET));
   keeper = std::make_unique<FakeKeeper>(loop, std::move(sockets.first));
   client = std::make_unique<KeeperClient>(loop, std::move(sockets.second));
+  auto opened = MemoryManager::open(loop, *client, *log, {directory / "state", directory / "run", hello.redis_url(), hello.again()});
+  REQUIRE_MESSAGE(opened, (opened ? "" : opened.error().message()));
+  memory = std::move(*opened);
   control = std::make_unique<Control>(Environment{loop, *client, *log, *registry, *packages, hello, policies, *audit, *memory},
                                       log_directory, std::exchange(adoptions, {}));
   const auto started = control->start();

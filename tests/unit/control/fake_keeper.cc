@@ -207,6 +207,10 @@ void FakeKeeper::receive() {
       reply.mutable_failed()->set_step("service");
       reply.mutable_failed()->set_errno_value(ECONNREFUSED);
       reply.mutable_failed()->set_detail("connect " + request.probe_service().address());
+    } else if (request.has_connect_redis()) {
+      reply.mutable_failed()->set_step("redis");
+      reply.mutable_failed()->set_errno_value(ENOENT);
+      reply.mutable_failed()->set_detail("connect");
     } else if (request.has_freeze() && !freeze_error.empty()) {
       reply.mutable_failed()->set_step("cgroup");
       reply.mutable_failed()->set_detail(freeze_error);

@@ -264,6 +264,35 @@ TEST_CASE("a damaged file refuses the start of its agent, is set aside, and cost
   CHECK(f.get("a1", "k") == "absent");
 }
 
+TEST_CASE("damage that an operator's look finds is refused to the agent all the same, by kaid's own start always") {
+  Fixture f;
+  f.begin(with_memory("a1", "persistent", "sqlite"));
+  REQUIRE(f.set("a1", "k", "1").has_written());
+  f.end();
+  std::ofstream(f.directory / "state/memory/a1.db", std::ios::in | std::ios::out) << "this is no database at all";
+  f.start();  // desired running: kaid's own start is refused
+  f.until([&] { return f.log_text().find("its memory is not there") != std::string::npos; });
+  for (int asked = 0; f.status("a1")["state"] != "stopped" && asked < 2000; ++asked) {
+  }
+  CHECK(f.status("a1")["state"] == "stopped");
+  CHECK(code(f.call(read_of("a1", "k"))) == "INTERNAL");
+  CHECK(f.stats("a1")["contexts"][0]["fault"].get<std::string>().find("damaged") != std::string::npos);
+  f.end();
+  f.start();  // the control before has set it aside
+  for (int asked = 0; f.status("a1")["state"] != "stopped" && asked < 2000; ++asked) {
+  }
+  CHECK(code(f.call(start_of("a1"))) == "INTERNAL");  // the operator is told
+  f.start_agent("a1");                                // and goes on
+  CHECK(f.get("a1", "k") == "absent");
+}
+
+TEST_CASE("a name that cannot be an agent's is not echoed into denials") {
+  Fixture f;
+  f.begin(with_memory("a1", "volatile", "memory"));
+  CHECK(f.get("a1", "k", std::string(1 << 16, '\1')) == "INVALID");
+  CHECK(f.status("a1")["denials"] == 0);
+}
+
 TEST_CASE("redis that nobody configured refuses the start, and no other backend takes its place") {
   Fixture f;
   REQUIRE(code(f.add(with_memory("a1", "persistent", "redis"))) == "done");

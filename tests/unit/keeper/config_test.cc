@@ -70,8 +70,21 @@ TEST_CASE("what is wrong is named with its place") {
   CHECK(error_of("redis: {url: [x]}\n").find("redis must be {url: …}") != std::string::npos);
   CHECK(error_of("redis: redis://localhost\n").find("redis must be {url: …}") != std::string::npos);
   CHECK(error_of("redis: {url: \"redis://h\", tls: true}\n").find("redis must be {url: …}") != std::string::npos);
-  CHECK(error_of("redis: {url: \"unix:/run/redis.sock\"}\n").find("in a directory of its own") != std::string::npos);
-  CHECK(error_of("redis: {url: \"unix:redis.sock\"}\n").find("in a directory of its own") != std::string::npos);
+}
+
+TEST_CASE("the Unix socket of redis is what its url says") {
+  const auto socket_of = [](const std::string& url) {
+    const Scratch scratch;
+    const auto config = load_config(
+        {.config = scratch.file("redis: {url: \"" + url + "\"}\n"), .state_dir = "", .runtime_dir = ""}, true);
+    REQUIRE(config);
+    CHECK(config->redis_url == url);
+    return config->redis_socket;
+  };
+  CHECK(socket_of("unix:/run/redis/redis-server.sock") == "/run/redis/redis-server.sock");
+  CHECK(socket_of("unix:///run/redis.sock?db=2") == "/run/redis.sock");
+  CHECK(socket_of("unix:redis.sock").empty());
+  CHECK(socket_of("redis://localhost").empty());
 }
 
 TEST_CASE("a file that was asked for has to be there") {

@@ -282,6 +282,33 @@ TEST_CASE("a service's socket: whether somebody takes a connection, where a poli
   CHECK(kaid.stop() == 0);
 }
 
+TEST_CASE("the keeper connects control to the redis of kaid.yaml, again when its directory is made anew") {
+  Kaid kaid;
+  const fs::path below = kaid.top / "redis";
+  const std::string path = below / "server.sock";
+  std::ofstream(kaid.top / "kaid.yaml", std::ios::app) << "redis: {url: \"unix:" << path << "\"}\n";
+  (void)kaid.start();
+  Request request;
+  request.mutable_connect_redis();
+  CHECK(kaid.ask(request).failed().errno_value() == ENOENT);
+  for (int made = 0; made < 2; ++made) {
+    fs::remove_all(below);
+    fs::create_directory(below);
+    fs::permissions(below, fs::perms(0700));  // control could not go there
+    const kai::Fd server = bound_at(path);
+    CHECK(kaid.ask(request).failed().errno_value() == ECONNREFUSED);
+    REQUIRE(listen(server.get(), 1) == 0);
+    REQUIRE(kaid.ask(request).has_done());
+    REQUIRE(kaid.fds.size() == 1);
+    const kai::Fd connection(accept4(server.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    REQUIRE(connection);
+    CHECK(write(kaid.fds[0].get(), "x", 1) == 1);
+    char byte = 0;
+    CHECK(read(connection.get(), &byte, 1) == 1);
+  }
+  CHECK(kaid.stop() == 0);
+}
+
 TEST_CASE("a service's path that hangs in the kernel holds up nobody" *
           doctest::skip(geteuid() != 0 || access("/dev/fuse", R_OK | W_OK) != 0)) {
   const kai::keeper::HungDirectory hung;

@@ -5,6 +5,8 @@
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
+#include "tests/unit/memory/dump_text.h"
+
 namespace kai {
 namespace {
 
@@ -88,6 +90,7 @@ void versions_and_conditions(const MemoryBackend& backend) {
   CHECK(memory.remove("lock").deleted().deleted());
   CHECK_FALSE(memory.remove("lock").deleted().deleted());
   check_conflict(memory.ask(conditional("lock", "5", false, second)), "lock", 0);
+  check_conflict(memory.ask(conditional("lock", "5", false, 0)), "lock", 0);  // no key has version 0
   // A key that was deleted does not come back under a version that somebody may remember.
   CHECK(version_of(memory.set("lock", "6")) > second);
 }
@@ -207,6 +210,9 @@ void expiry(const MemoryBackend& backend) {
   memory.set_for("short", "2", 1'000);
   memory.set_for("never", "3", 0);
   memory.set_for("no clock reaches it", "4", ~std::uint64_t{0});
+  CHECK(memory.get("default").got().entries(0).expires_ms() > 0);
+  CHECK(memory.get("short").got().entries(0).expires_ms() > 0);
+  CHECK(memory.get("never").got().entries(0).expires_ms() == 0);
   memory.clock().advance(999ms - 500ms);
   CHECK(memory.value("short") == "2");
   memory.clock().advance(1s);
@@ -364,6 +370,31 @@ void indexed_db_elsewhere(const MemoryBackend& backend) {
   CHECK((refused || answer.has_indexed_db()));
 }
 
+void imported_versions(const MemoryBackend& backend) {
+  MemoryClient memory(backend);
+  constexpr std::uint64_t kLast = (std::uint64_t{1} << 53U) - 1;
+  const auto restore = [&](std::uint64_t version) {
+    const auto text = dump_text({"conformer", "2026-05-04T13:00:00.000Z", "sqlite"},
+                                {DumpEntry{"imported", "1", false, version, {}}});
+    REQUIRE(text);
+    Fd file(memfd_create("import", MFD_CLOEXEC));
+    REQUIRE(write_all(file.get(), *text));
+    REQUIRE(lseek(file.get(), 0, SEEK_SET) == 0);
+    return memory.wait([&](auto done) { memory.store().restore(std::move(file), done); });
+  };
+  REQUIRE(memory.set("mine", "1").has_written());
+  for (const std::uint64_t version : {std::uint64_t{0}, kLast + 1, ~std::uint64_t{0}}) {
+    CAPTURE(version);
+    const auto refused = restore(version);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code() == "INVALID");
+    CHECK(memory.value("mine") == "1");
+  }
+  REQUIRE(restore(kLast - 9));
+  CHECK(memory.get("imported").got().entries(0).version() == kLast - 9);
+  CHECK(memory.value("mine") == "(none)");
+}
+
 void ends(const MemoryBackend& backend) {
   MemoryClient memory(backend);
   // More than may wait: each is answered, with BUSY at the worst; nothing is lost at the store's end.
@@ -433,6 +464,9 @@ void check_conformance(const MemoryBackend& backend) {
   }
   SUBCASE("IndexedDB is the backend indexeddb's alone") {
     indexed_db_elsewhere(backend);
+  }
+  SUBCASE("an import's versions are from 1 to 2^53 - 1") {
+    imported_versions(backend);
   }
   SUBCASE("what waits is bounded, and answered at the end") {
     ends(backend);

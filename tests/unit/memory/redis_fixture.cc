@@ -189,15 +189,28 @@ FakeRedis::Reply greeting_then(std::function<std::optional<std::string>()> to_sc
 
 namespace {
 
+/// In the keeper's place.
+RedisServer::Connector connect_to(EventLoop& loop, const std::string& path) {
+  return [&loop, path](std::function<void(Result<Fd>)> done) {
+    auto connection = std::make_shared<Result<Fd>>(Fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof address.sun_path - 1);
+    if (connect(connection->value().get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) < 0)
+      *connection = errno_failure("connect", path);
+    loop.defer([connection, done = std::move(done)] { done(std::move(*connection)); });
+  };
+}
+
 class OwnServerStore final : public MemoryStore {
  public:
-  OwnServerStore(EventLoop& loop, const ExpiryClock& clock, RedisUrl url, MemoryTerms terms,
-                 std::vector<RedisReport>& reports)
-      : server_(loop, std::move(url),
+  OwnServerStore(EventLoop& loop, const ExpiryClock& clock, const RedisUrl& url, MemoryTerms terms,
+                 std::vector<RedisReport>& reports, const std::string& file)
+      : server_(loop, url, connect_to(loop, url.path),
                 [&reports](bool good, const std::string& message) {
                   reports.push_back({good, message});
                 }),
-        store_(make_redis_store(loop, server_, clock, std::move(terms))) {}
+        store_(make_redis_store(loop, server_, clock, std::move(terms), {file})) {}
 
   void open(Done done) override { store_->open(std::move(done)); }
   void perform(klp::MemoryRequest&& request, Answer answer) override {
@@ -218,11 +231,11 @@ class OwnServerStore final : public MemoryStore {
 
 }  // namespace
 
-MemoryBackend redis_backend(RedisUrl url, std::vector<RedisReport>& reports) {
-  return {
-      .make = [url = std::move(url), &reports](EventLoop& loop, const ExpiryClock& clock, const MemoryTerms& terms) {
-        return std::make_unique<OwnServerStore>(loop, clock, url, terms, reports);
-      }};
+MemoryBackend redis_backend(RedisUrl url, std::vector<RedisReport>& reports, std::string file) {
+  return {.make = [url = std::move(url), &reports, file = std::move(file)](EventLoop& loop, const ExpiryClock& clock,
+                                                                           const MemoryTerms& terms) {
+    return std::make_unique<OwnServerStore>(loop, clock, url, terms, reports, file);
+  }};
 }
 
 }  // namespace kai

@@ -73,6 +73,7 @@ struct RedisReport {
   std::string message;
 };
 /// A backend whose stores have a connection of their own each. What they report is added to `reports`.
-MemoryBackend redis_backend(RedisUrl url, std::vector<RedisReport>& reports);
+/// `file`: where a context keeps its generation (RedisFile).
+MemoryBackend redis_backend(RedisUrl url, std::vector<RedisReport>& reports, std::string file = {});
 
 }  // namespace kai

@@ -1,7 +1,10 @@
 // redis_store against a real redis-server: what every backend does, and what redis loses.
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <optional>
 
 #include <doctest/doctest.h>
@@ -159,6 +162,70 @@ TEST_CASE("kill -9 of redis without persistence: the loss is detected, told, and
   REQUIRE(memory.clear());
   CHECK(code_of(memory.set("k", "3")).empty());
   CHECK(memory.value("k") == "3");
+}
+
+TEST_CASE("a loss of everything while control was away is refused once, and the next start begins empty") {
+  RedisProcess redis;
+  Reports reports;
+  const TempDirectory directory;
+  const std::string file = directory / "conformer.redis";
+  const auto backend = redis_backend(redis.unix_url(), reports, file);
+  const auto noted = [&file] { return access(file.c_str(), F_OK) == 0; };
+  MemoryClient memory(backend);
+  // What was never written to is not missed.
+  REQUIRE(memory.reopen());
+  CHECK_FALSE(noted());
+  REQUIRE(code_of(memory.set("k", "1")).empty());
+  CHECK(noted());
+  REQUIRE(memory.reopen());
+  CHECK(memory.value("k") == "1");
+  const auto refused_once = [&](const std::string& what) {
+    const auto refused = memory.reopen();
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code() == "UNAVAILABLE");
+    CHECK_FALSE(refused.error().retryable());
+    CHECK(refused.error().message().find(what) != std::string::npos);
+    REQUIRE(memory.reopen());
+    CHECK(memory.value("k") == "(none)");
+  };
+  redis.command({"FLUSHALL"});
+  refused_once("missing is everything");
+  CHECK_FALSE(noted());
+  REQUIRE(code_of(memory.set("k", "2")).empty());
+  redis.command({"HSET", "kai:{conformer}:meta", "generation", "0123456789abcdef0123456789abcdef"});
+  refused_once("another content");
+  // Emptied by its agent it is there still; purged it is not missed.
+  REQUIRE(code_of(memory.set("k", "3")).empty());
+  REQUIRE(code_of(memory.remove("k")).empty());
+  REQUIRE(memory.reopen());
+  REQUIRE(memory.clear());
+  CHECK_FALSE(noted());
+  REQUIRE(memory.reopen());
+  // What redis has and nobody noted is taken as it is: control ended before it answered.
+  REQUIRE(code_of(memory.set("k", "4")).empty());
+  REQUIRE(unlink(file.c_str()) == 0);
+  REQUIRE(memory.reopen());
+  CHECK(memory.value("k") == "4");
+  CHECK(noted());
+}
+
+TEST_CASE("a context that cannot be noted on this machine acknowledges nothing") {
+  RedisProcess redis;
+  Reports reports;
+  const TempDirectory directory;
+  const std::string below = directory / "memory";
+  const auto backend = redis_backend(redis.unix_url(), reports, below + "/conformer.redis");
+  MemoryClient memory(backend);
+  const auto refused = memory.set("k", "1");
+  CHECK(code_of(refused) == "INTERNAL");
+  REQUIRE(mkdir(below.c_str(), 0700) == 0);
+  CHECK(memory.value("k") == "1");
+  REQUIRE(memory.reopen());
+  // Damaged, it says nothing about redis.
+  std::ofstream(below + "/conformer.redis") << "garbage";
+  const auto damaged = memory.reopen();
+  REQUIRE_FALSE(damaged);
+  CHECK(damaged.error().code() == "INTERNAL");
 }
 
 TEST_CASE("each part of a context that is gone is noticed") {

@@ -53,6 +53,27 @@ TEST_CASE("a node's key is made once, for its owner alone, and is the same after
   CHECK(*kai::load_node_key(directory / "another.key", true) != *made);
 }
 
+TEST_CASE("a node's key that was made and is gone is not made again") {
+  const kai::TempDirectory directory;
+  const std::string path = directory / "node.key";
+  CHECK_FALSE(kai::node_key_was_made(path));
+  const auto made = kai::load_node_key(path, true);
+  REQUIRE(made);
+  CHECK(kai::node_key_was_made(path));
+  CHECK(std::filesystem::exists(path + ".made"));
+  std::filesystem::rename(path, path + ".away");
+  CHECK(kai::node_key_was_made(path));
+  for (const bool make : {true, false}) CHECK(says(refusal(path, make), "put a copy of the key in its place"));
+  CHECK_FALSE(std::filesystem::exists(path));
+  std::filesystem::rename(path + ".away", path);
+  CHECK(*kai::load_node_key(path, true) == *made);
+
+  // Of an earlier kaid, or one that was killed between the two: marked when it is read.
+  std::filesystem::remove(path + ".made");
+  REQUIRE(kai::load_node_key(path, false));
+  CHECK(std::filesystem::exists(path + ".made"));
+}
+
 TEST_CASE("a node's key that is not there is not made by itself") {
   const kai::TempDirectory directory;
   CHECK(says(refusal(directory / "node.key", false), "put a copy of the key in its place"));

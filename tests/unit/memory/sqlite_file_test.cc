@@ -20,7 +20,7 @@ class Contexts {
     file_.path = sqlite.path();
   }
   MemoryOutcome<> open() {
-    MemoryTerms terms{"conformer", 1 << 20, 0, sqlite_.key, sqlite_.old_key};
+    MemoryTerms terms{"conformer", 1 << 20, 0, sqlite_.key, sqlite_.old_key, "/state/node.key"};
     store_ = make_sqlite_store(loop_, clock_.get(), terms, file_);
     std::optional<MemoryOutcome<>> outcome;
     store_->open([&](MemoryOutcome<>&& opened) { outcome = std::move(opened); });
@@ -40,7 +40,10 @@ class Contexts {
     if (answer.has_error()) return answer.error().code();
     return answer.got().entries().empty() ? "(none)" : answer.got().entries(0).value();
   }
-  void close() { store_.reset(); }
+  void close() {
+    store_.reset();
+    loop_.finish_work();
+  }
 
  private:
   const SqliteBackend& sqlite_;
@@ -170,6 +173,52 @@ TEST_CASE("damage that shows while it is open ends that context alone") {
   CHECK(others.value("key1") == "(none)");
 }
 
+TEST_CASE("damage that an IndexedDB request meets is set aside too") {
+  const SqliteBackend sqlite({.indexed_db = true});
+  Contexts contexts(sqlite, {.indexed_db = true});
+  REQUIRE(contexts.open());
+  const auto ask = [&](std::uint64_t transaction, const std::function<void(klp::IdbRequest&)>& fill) {
+    klp::MemoryRequest request;
+    request.mutable_indexed_db()->set_transaction(transaction);
+    fill(*request.mutable_indexed_db());
+    return contexts.ask(std::move(request));
+  };
+  const auto begin = [&](klp::IdbMode mode, std::uint64_t version) {
+    const auto answer = ask(0, [&](klp::IdbRequest& request) {
+      request.mutable_begin()->set_database("db");
+      request.mutable_begin()->set_mode(mode);
+      request.mutable_begin()->set_version(version);
+      if (mode != klp::VERSIONCHANGE) request.mutable_begin()->add_scope(1);
+    });
+    REQUIRE_MESSAGE(answer.has_indexed_db(), answer.error().message());
+    return answer.indexed_db().begun().transaction();
+  };
+  const std::uint64_t writer = begin(klp::VERSIONCHANGE, 1);
+  REQUIRE(code_of(ask(writer, [](klp::IdbRequest& request) {
+            request.mutable_create_store()->set_name("events");
+            request.mutable_create_store()->set_key_path_json("null");
+          })).empty());
+  constexpr int kRecords = 600;
+  for (int i = 0; i < kRecords; ++i) {
+    REQUIRE(code_of(ask(writer, [&](klp::IdbRequest& request) {
+              request.mutable_put()->set_store(1);
+              request.mutable_put()->set_key("k" + std::to_string(1'000 + i));
+              request.mutable_put()->set_value(std::string(1'000, 'x'));
+            })).empty());
+  }
+  REQUIRE(code_of(ask(writer, [](klp::IdbRequest& request) { request.mutable_commit(); })).empty());
+  contexts.close();
+  REQUIRE(contexts.open());
+  const std::uint64_t reader = begin(klp::READONLY, 0);
+  const std::size_t whole = 20 * 4096;  // the schema's tables
+  overwrite(sqlite.path(), whole, std::string(std::filesystem::file_size(sqlite.path()) - whole, '\x5a'));
+  const auto read = ask(reader, [](klp::IdbRequest& request) { request.mutable_read()->mutable_span()->set_store(1); });
+  CHECK(code_of(read) == "INTERNAL");
+  CHECK_MESSAGE(read.error().message().find(".damaged-") != std::string::npos, read.error().message());
+  CHECK_FALSE(std::filesystem::exists(sqlite.path()));
+  REQUIRE(contexts.open());
+}
+
 TEST_CASE("a file that cannot be opened now stays where it is") {
   const SqliteBackend sqlite;
   fill(sqlite);
@@ -221,14 +270,31 @@ TEST_CASE("a file follows the policy on encryption, and keeps no plain text") {
     sqlite.key.reset();
     const auto refused = contexts.open();
     REQUIRE_FALSE(refused);
+    CHECK(refused.error().code() == "DENIED");
     CHECK(refused.error().message().find("the node's key is not there") != std::string::npos);
     sqlite.key = key;
     REQUIRE(contexts.open());
     CHECK(contexts.value("more") == "\"another marker\"");
   }
-  SUBCASE("another node's key") {
-    sqlite.key = SealKey{8};
-    check_set_aside(sqlite, "encrypted with another node's key");
+  SUBCASE("another node's key: refused each time, and nothing is set aside") {
+    const auto before = files_of(sqlite);
+    for (const bool on : {true, false, true}) {
+      sqlite.key = on ? std::optional(SealKey{8}) : std::nullopt;
+      sqlite.old_key = on ? std::nullopt : std::optional(SealKey{8});
+      const auto refused = contexts.open();
+      REQUIRE_FALSE(refused);
+      CHECK(refused.error().code() == "DENIED");
+      CHECK_FALSE(refused.error().retryable());
+      CHECK(refused.error().message().find("encrypted with another node's key") != std::string::npos);
+      CHECK(refused.error().message().find("/state/node.key") != std::string::npos);
+      CHECK(contexts.value("more") == "DENIED");
+      contexts.close();
+      for (const std::string& name : files_of(sqlite)) CHECK(name.find("damaged") == std::string::npos);
+    }
+    sqlite.key = key;
+    sqlite.old_key.reset();
+    REQUIRE(contexts.open());
+    CHECK(contexts.value("more") == "\"another marker\"");
   }
   SUBCASE("a value that was moved to another key does not open") {
     change_with_sqlite(sqlite.path(),
@@ -240,11 +306,75 @@ TEST_CASE("a file follows the policy on encryption, and keeps no plain text") {
   }
 }
 
+TEST_CASE("who only reads needs no room to sweep what has expired") {
+  const SqliteBackend sqlite;
+  MemoryClient memory(sqlite.backend);
+  REQUIRE(memory.set("stays", "1").has_written());
+  REQUIRE(memory.set_for("short", "1", 1'000).has_written());
+  memory.clock().advance(std::chrono::seconds(2));
+  constexpr DatabaseNames kNames = {"the test's database", ""};
+  const auto other = Database::open_unchecked(sqlite.path(), kNames, false).value();
+  REQUIRE(other->execute("BEGIN IMMEDIATE"));  // no write of ours until its end
+  CHECK(memory.value("stays") == "1");
+  CHECK(memory.value("short") == "(none)");
+  CHECK(memory.store().usage().entries == 2);
+  CHECK(code_of(memory.set("k", "1")) == "UNAVAILABLE");
+  REQUIRE(other->execute("ROLLBACK"));
+  CHECK(code_of(memory.set("k", "1")).empty());
+  CHECK(memory.store().usage().entries == 2);  // and what had expired is gone
+}
+
+TEST_CASE("IndexedDB's records follow the policy on encryption, whichever backend opens the file") {
+  SqliteBackend indexed_db({.indexed_db = true});
+  const auto ask = [](MemoryClient& memory, const std::function<void(klp::IdbRequest&)>& fill) {
+    klp::MemoryRequest request;
+    fill(*request.mutable_indexed_db());
+    const klp::MemoryAnswer answer = memory.ask(std::move(request));
+    REQUIRE_MESSAGE(answer.has_indexed_db(), answer.error().message());
+    return answer.indexed_db();
+  };
+  {
+    MemoryClient memory(indexed_db.backend);
+    const auto begun = ask(memory, [](klp::IdbRequest& request) {
+      request.mutable_begin()->set_database("db");
+      request.mutable_begin()->set_mode(klp::VERSIONCHANGE);
+      request.mutable_begin()->set_version(1);
+    });
+    const std::uint64_t id = begun.begun().transaction();
+    ask(memory, [&](klp::IdbRequest& request) {
+      request.set_transaction(id);
+      request.mutable_create_store()->set_name("events");
+      request.mutable_create_store()->set_key_path_json("null");
+    });
+    ask(memory, [&](klp::IdbRequest& request) {
+      request.set_transaction(id);
+      request.mutable_put()->set_store(1);
+      request.mutable_put()->set_key("a");
+      request.mutable_put()->set_value("plaintext marker");
+    });
+    ask(memory, [&](klp::IdbRequest& request) {
+      request.set_transaction(id);
+      request.mutable_commit();
+    });
+  }
+  REQUIRE(stands_in_a_file(indexed_db, "plaintext marker"));
+  indexed_db.key = SealKey{7};
+  Contexts plain(indexed_db);
+  REQUIRE(plain.open());
+  CHECK_FALSE(stands_in_a_file(indexed_db, "plaintext marker"));
+  plain.close();
+  indexed_db.old_key = indexed_db.key;
+  indexed_db.key.reset();
+  REQUIRE(plain.open());
+  CHECK(stands_in_a_file(indexed_db, "plaintext marker"));
+}
+
 TEST_CASE("what was cleared stands in no file") {
   const SqliteBackend sqlite;
   fill(sqlite);
   Contexts contexts(sqlite);
   REQUIRE(contexts.open());
+  contexts.close();
   MemoryClient client(sqlite.backend);  // begins with clear()
   CHECK_FALSE(stands_in_a_file(sqlite, "plaintext marker"));
   CHECK_FALSE(stands_in_a_file(sqlite, "key199"));

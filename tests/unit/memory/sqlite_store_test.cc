@@ -4,6 +4,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include <doctest/doctest.h>
 
 #include "base/unix.h"
@@ -132,6 +134,89 @@ TEST_CASE("a store may be ended by whom it answers") {
   });
   loop.run_until([&] { return answered == 3; });
   CHECK(store == nullptr);
+}
+
+TEST_CASE("large answers are given in turn, in their order") {
+  const SqliteBackend sqlite({.indexed_db = true});
+  MemoryClient memory(sqlite.backend, 8 << 20);
+  const std::string value = '"' + std::string((1 << 20) - 2, 'x') + '"';
+  REQUIRE(memory.set("k", value).has_written());
+  std::vector<int> order;
+  constexpr int kReads = 60;
+  for (int i = 0; i < kReads; ++i) {
+    klp::MemoryRequest get;
+    get.mutable_get()->add_keys("k");
+    memory.store().perform(std::move(get), [&order, &value, i](klp::MemoryAnswer&& answer) {
+      CHECK(answer.got().entries_size() == 1);
+      if (answer.got().entries_size() == 1) CHECK(answer.got().entries(0).value() == (i < 40 ? value : "2"));
+      order.push_back(i);
+    });
+    if (i == 39) memory.store().perform(set_request("k", "2"), [](klp::MemoryAnswer&&) {});
+  }
+  std::size_t most_at_once = 0;
+  std::size_t before = 0;
+  memory.loop().run_until([&] {
+    most_at_once = std::max(most_at_once, order.size() - before);
+    before = order.size();
+    return order.size() == kReads;
+  });
+  CHECK(std::is_sorted(order.begin(), order.end()));
+  CHECK(most_at_once < 40);
+}
+
+TEST_CASE("large IndexedDB answers are given in turn, in their order") {
+  const SqliteBackend sqlite({.indexed_db = true});
+  MemoryClient memory(sqlite.backend, 8 << 20);
+  make_database(memory);
+  const std::uint64_t writer = transaction_of(memory.ask(begin(klp::READWRITE)));
+  REQUIRE(memory.ask(put(writer, "a", std::string(1'000'000, 'x'))).has_indexed_db());
+  std::vector<int> order;
+  constexpr int kReads = 40;
+  for (int i = 0; i < kReads; ++i) {
+    auto read = within(writer, [](klp::IdbRequest& request) { request.mutable_read()->mutable_span()->set_store(1); });
+    memory.store().perform(std::move(read), [&order, i](klp::MemoryAnswer&& answer) {
+      CHECK(answer.indexed_db().records().records_size() == 1);
+      order.push_back(i);
+    });
+  }
+  const klp::MemoryAnswer last = memory.ask(commit(writer));
+  REQUIRE_MESSAGE(last.has_indexed_db(), last.error().message());
+  CHECK(order.size() == kReads);
+  CHECK(std::is_sorted(order.begin(), order.end()));
+}
+
+TEST_CASE("a store waits for the end of the one before it on the same file") {
+  const SqliteBackend sqlite;
+  TestClock clock;
+  EventLoop loop;
+  const MemoryTerms terms{"conformer", 1 << 20, 0, {}, {}};
+  std::unique_ptr<MemoryStore> store;
+  std::uint64_t last = 0;
+  for (int round = 0; round < 30; ++round) {
+    std::optional<MemoryOutcome<>> opened;
+    auto next = make_sqlite_store(loop, clock.get(), terms, {sqlite.path()});
+    store = std::move(next);  // the one before ends with what it has under way
+    if (round % 3 == 2) {
+      store->clear([&](MemoryOutcome<>&& outcome) { opened = std::move(outcome); });
+    } else {
+      store->open([&](MemoryOutcome<>&& outcome) { opened = std::move(outcome); });
+    }
+    loop.run_until([&] { return opened.has_value(); });
+    REQUIRE_MESSAGE(*opened, opened->error().message());
+    std::optional<klp::MemoryAnswer> first;
+    store->perform(set_request("k", "1"), [&](klp::MemoryAnswer&& answer) { first = std::move(answer); });
+    loop.run_until([&] { return first.has_value(); });
+    REQUIRE_MESSAGE(first->has_written(), first->error().message());
+    if (round % 3 != 2) CHECK(first->written().versions(0) > last);
+    last = first->written().versions(0);
+    for (int i = 0; i < 50; ++i) store->perform(set_request("k" + std::to_string(i), "1"), {});
+    loop.run_until([] { return true; });  // begins the job
+  }
+}
+
+TEST_CASE("a message is UTF-8 and drives no terminal, whatever is in it") {
+  const klp::MemoryError error = memory_error("INVALID", "the name \xff\x1b[31m");
+  CHECK(error.message() == "the name \\xff\\e[31m");
 }
 
 TEST_CASE("keys and values wait for an IndexedDB writer, and it for them") {
