@@ -53,11 +53,11 @@ void decide_sandbox(const Manifest& manifest, const Policy& policy, Decisions& d
 void decide_memory(const MemoryConfig& memory, const Policy& policy, Decisions& decisions) {
   const std::string kept = memory.type == MemoryType::kVolatile ? "until it is terminated" : "until it is purged";
   const double most = policy.limits.memory_store_mb;
-  decisions.verdicts.push_back(
-      {"/memory", "a memory store",
-       "kept " + kept + ", at most " + megabytes(std::min(memory.max_size.value_or(most), most)) +
-           (policy.memory_encryption ? ", its values encrypted" : ""),
-       policy.rule("limits.memoryStore"), Kind::kGranted});
+  decisions.verdicts.push_back({"/memory", "a memory store",
+                                "kept " + kept + ", at most " +
+                                    megabytes(std::min(memory.max_size.value_or(most), most)) +
+                                    (policy.memory_encryption ? ", its values encrypted" : ""),
+                                policy.rule("limits.memoryStore"), Kind::kGranted});
   if (!memory.max_size) return;
   Verdict verdict{"/memory/maxSize", megabytes(*memory.max_size), "within limits.memoryStore",
                   policy.rule("limits.memoryStore"), Kind::kGranted};

@@ -2,12 +2,12 @@
 #pragma once
 
 #include "proto/keeper.pb.h"
-#include "supervisor/loop/event_loop.h"
 #include "supervisor/control/keeper_client.h"
 #include "supervisor/control/log.h"
 #include "supervisor/control/packages.h"
 #include "supervisor/control/policies.h"
 #include "supervisor/control/registry.h"
+#include "supervisor/loop/event_loop.h"
 
 namespace kai {
 

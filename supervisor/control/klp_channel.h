@@ -43,7 +43,7 @@ class KlpChannel {
     std::function<void()> runner_hello;
     std::function<void()> started;
     std::function<void(const klp::StartFailed&)> start_failed;
-    std::function<void(klp::Message&&)> message;  ///< a request or event of the agent's, `from` stamped
+    std::function<void(klp::Message&&)> message;       ///< a request or event of the agent's, `from` stamped
     std::function<void(klp::MemoryRequest&&)> memory;  ///< each is answered by answer_memory
     std::function<void(const klp::AgentLog&)> log;
     std::function<void(klp::HealthReport&&)> health;

@@ -68,9 +68,9 @@ int run() {
   auto audit = AuditLog::open(loop, **log, hello->state_dir() + "/audit");
   if (!audit) return give_up("the audit cannot be opened", audit.error());
   KeeperClient keeper(loop, Fd(kKeeperFd));
-  auto memory = MemoryManager::open(loop, keeper, **log,
-                                    {hello->state_dir(), hello->runtime_dir(), hello->redis_url(),
-                                     hello->again() || !greeting->adoptions.empty()});
+  auto memory = MemoryManager::open(
+      loop, keeper, **log,
+      {hello->state_dir(), hello->runtime_dir(), hello->redis_url(), hello->again() || !greeting->adoptions.empty()});
   if (!memory) return give_up("agents' memory", memory.error());
   Control control({loop, keeper, **log, *registry, *packages, *hello, policies, **audit, **memory}, options.directory,
                   std::move(greeting->adoptions));

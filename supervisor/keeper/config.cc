@@ -70,6 +70,9 @@ Result<> take_redis(const Setting& setting, Config& config) {
                    ": redis must be {url: …} and nothing else: redis://HOST[:PORT][/DB] or unix:/PATH");
   }
   config.redis_url = url.Scalar();
+  if (!config.redis_url.starts_with("redis://") && !config.redis_url.starts_with("unix:/")) {
+    return failure(setting.value_place + ": redis.url must begin with redis:// or unix:/");
+  }
   if (!config.redis_url.starts_with("unix:")) return {};
   std::string path = config.redis_url.substr(5, config.redis_url.find('?') - 5);
   if (path.starts_with("//")) path.erase(0, 2);

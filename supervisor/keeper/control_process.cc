@@ -58,8 +58,8 @@ spec::SandboxSpec control_view(const Config& config, const Programs& programs) {
   }
   add(view, Mount::SYSTEM, programs.directory);
   add(view, Mount::SYSTEM, programs.sdk);
-  // Whether the kernel's clock is the one of before, as agents' memory expires by it (machine_time()). Its own /proc has
-  // processes alone.
+  // Whether the kernel's clock is the one of before, as agents' memory expires by it (machine_time()). Its own /proc
+  // has processes alone.
   auto* boot_id = view.add_mounts();
   boot_id->set_kind(Mount::SYSTEM);
   boot_id->set_source("/proc/sys/kernel/random/boot_id");

@@ -150,10 +150,10 @@ class Place {
     registry_.emplace(std::move(*Registry::open(directory_ / "state/db/registry.db", 1024)));
     packages_.emplace(std::move(*PackageStore::open(directory_ / "state/packages")));
     audit_ = std::move(*AuditLog::open(loop_, *log_, directory_ / "state/audit"));
-    memory_ = std::move(*MemoryManager::open(loop_, *log_, {directory_ / "state", directory_ / "run", {}}));
     auto sockets = std::move(*socket_pair(SOCK_SEQPACKET));
     keeper_ = std::make_unique<FakeKeeper>(loop_, std::move(sockets.first));
     client_ = std::make_unique<KeeperClient>(loop_, std::move(sockets.second));
+    memory_ = std::move(*MemoryManager::open(loop_, *client_, *log_, {directory_ / "state", directory_ / "run", {}}));
     control_ = std::make_unique<Control>(
         Environment{loop_, *client_, *log_, *registry_, *packages_, hello_, policies_, *audit_, *memory_},
         log_directory_);

@@ -96,11 +96,13 @@ void ControlFixture::start() {
   auto sockets = std::move(*socket_pair(SOCK_SEQPACKET));
   keeper = std::make_unique<FakeKeeper>(loop, std::move(sockets.first));
   client = std::make_unique<KeeperClient>(loop, std::move(sockets.second));
-  auto opened = MemoryManager::open(loop, *client, *log, {directory / "state", directory / "run", hello.redis_url(), hello.again()});
+  auto opened = MemoryManager::open(loop, *client, *log,
+                                    {directory / "state", directory / "run", hello.redis_url(), hello.again()});
   REQUIRE_MESSAGE(opened, (opened ? "" : opened.error().message()));
   memory = std::move(*opened);
-  control = std::make_unique<Control>(Environment{loop, *client, *log, *registry, *packages, hello, policies, *audit, *memory},
-                                      log_directory, std::exchange(adoptions, {}));
+  control = std::make_unique<Control>(
+      Environment{loop, *client, *log, *registry, *packages, hello, policies, *audit, *memory}, log_directory,
+      std::exchange(adoptions, {}));
   const auto started = control->start();
   REQUIRE_MESSAGE(started, (started ? "" : started.error().message()));
 }
