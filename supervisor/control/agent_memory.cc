@@ -53,6 +53,9 @@ void Agent::on_memory_ready(MemoryOutcome<>&& ready) {
 void Agent::on_memory(klp::MemoryRequest&& request) {
   MemoryContext::Answer answer = [this, alive = std::weak_ptr(alive_), life = life_](klp::MemoryAnswer&& said) {
     if (alive.expired() || life != life_ || !instance_ || instance_->channel() == nullptr) return;
+    if (said.has_error()) {
+      said.mutable_error()->set_message(environment_.memory.without_paths(said.error().message()));
+    }
     instance_->channel()->answer_memory(std::move(said));
   };
   if (!request.agent().empty() && request.agent() != row_.id) {

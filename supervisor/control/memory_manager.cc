@@ -134,6 +134,24 @@ Result<> MemoryManager::remove_files(const std::string& agent_id) const {
   return {};
 }
 
+std::string MemoryManager::without_paths(std::string message) const {
+  const auto replace = [&message](const std::string& path, std::string_view by) {
+    if (path.empty()) return;
+    for (std::size_t at = message.find(path); at != std::string::npos; at = message.find(path, at + by.size())) {
+      message.replace(at, path.size(), by);
+    }
+  };
+  replace(places_.state_dir, "STATE/memory");
+  replace(places_.runtime_dir, "RUNTIME/memory");
+  // unix:/PATH, unix:///PATH
+  const std::size_t path =
+      places_.redis_url.starts_with("unix:") ? places_.redis_url.find_first_not_of("/", 5) : std::string::npos;
+  if (path != std::string::npos && path > 5) {
+    replace(places_.redis_url.substr(path - 1, places_.redis_url.find('?') - (path - 1)), "its socket");
+  }
+  return message;
+}
+
 std::string MemoryManager::damaged_file(const std::string& agent_id) const {
   const std::vector<std::string> names = damaged_names(places_.state_dir, agent_id);
   return names.empty() ? "" : places_.state_dir + "/" + *std::max_element(names.begin(), names.end());

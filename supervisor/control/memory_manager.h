@@ -42,6 +42,8 @@ class MemoryManager {
   /// Files of the agent that no open store has. What other backends left (of a version before) goes too, and what was
   /// set aside as damaged.
   Result<> remove_files(const std::string& agent_id) const;
+  /// What an agent is told: where things lie on the host is not its business.
+  [[nodiscard]] std::string without_paths(std::string message) const;
   /// What was set aside of this agent's as damaged; empty: nothing.
   [[nodiscard]] std::string damaged_file(const std::string& agent_id) const;
   [[nodiscard]] bool has_redis() const { return redis_ != nullptr; }

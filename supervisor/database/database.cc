@@ -11,6 +11,7 @@ std::string advice(int code, const DatabaseNames& names) {
   switch (code & 0xFF) {
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
+      if (names.anew == nullptr) return "";
       return std::string("; the file is damaged: stop kaid, put a copy of it in its place, or move it away ") +
              names.anew;
     case SQLITE_FULL:

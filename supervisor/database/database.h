@@ -47,7 +47,7 @@ class Statement {
 /// What messages say of a database.
 struct DatabaseNames {
   const char* name;  ///< "the registry"
-  const char* anew;  ///< what moving it away means: "to begin with no agents"
+  const char* anew;  ///< what moving it away means: "to begin with no agents"; null: it is not the operator's to move
 };
 inline constexpr DatabaseNames kRegistryNames = {"the registry", "to begin with no agents"};
 

@@ -12,7 +12,7 @@
 namespace kai {
 namespace {
 
-constexpr DatabaseNames kMemoryNames = {"the agent's memory", "to begin with an empty one"};
+constexpr DatabaseNames kMemoryNames = {"the agent's memory", nullptr};
 
 // "kAIm" in the file's header (file(1) shows it), and the layout of its tables.
 constexpr std::int64_t kApplicationId = 0x6B41496D;
@@ -264,12 +264,12 @@ void MemoryFile::set_aside(const std::string& found) {
     }
   }
   close();
-  const std::string where = moved.empty() ? file_.path + ", and could not be moved away: move it, " + file_.path +
-                                                "-wal and -shm, and start the agent again"
-                                          : moved +
-                                                ": start the agent again to begin with an empty memory, or stop "
-                                                "it, put a copy that is whole in the place of " +
-                                                file_.path + " and start it";
+  const std::string where = moved.empty()
+                                ? file_.path + ", and could not be moved away: move it, " + file_.path +
+                                      "-wal and -shm, and start the agent again"
+                                : moved +
+                                      ": start the agent once more to begin with an empty memory, or bring an "
+                                      "export back with 'kaictl memory import'";
   unusable_ = memory_error("INTERNAL", "the agent's memory is damaged (" + found + "); the file is now " + where);
 }
 

@@ -35,6 +35,12 @@ class RedisServer::Link {
   void distrust(const std::string& why);
   void report(bool good, const std::string& message) { report_(good, message); }
   [[nodiscard]] const std::string& name() const { return name_; }
+  /// Somebody waits for it now: a pause between attempts ends.
+  void hurry() {
+    if (state_ != State::kPaused) return;
+    retry_.stop();
+    begin();
+  }
 
  private:
   enum class State { kIdle, kConnecting, kReady, kPaused };

@@ -112,6 +112,7 @@ void RedisContext::open(Done done) {
                std::move(done));
     return;
   }
+  link_.hurry();
   give_alone(
       [this] {
         if (file_.empty()) return open_on_redis();
