@@ -43,7 +43,8 @@ void Schedule::clear() {
 }
 
 std::int64_t Schedule::patience_ends(std::int64_t used_ms) const {
-  return std::max(used_ms, waiting_.front().since_ms) + kIdbIdleMs;
+  const std::int64_t since_ms = waiting_.front().since_ms;
+  return std::min(std::max(used_ms, since_ms) + kIdbIdleMs, since_ms + kIdbBusyMs);
 }
 
 std::vector<Schedule::Ticket> Schedule::overdue(std::int64_t now_ms) const {

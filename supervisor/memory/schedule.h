@@ -19,6 +19,9 @@ inline constexpr std::size_t kMaxIdbTransactions = 256;
 /// A transaction that asked for nothing this long is aborted as soon as another has waited for it as long: a hung agent
 /// does not block itself for ever.
 inline constexpr std::int64_t kIdbIdleMs = 30'000;
+/// One that is kept busy is aborted when another has waited this long: keys, shared readers and exports wait behind a
+/// writer too.
+inline constexpr std::int64_t kIdbBusyMs = 120'000;
 
 class Schedule {
  public:
@@ -34,7 +37,7 @@ class Schedule {
   void end(Ticket ticket);
   void clear();
 
-  /// Those who run, have been idle for too long and keep another waiting: to be aborted and ended.
+  /// Those who run, have been idle or have run for too long and keep another waiting: to be aborted and ended.
   [[nodiscard]] std::vector<Ticket> overdue(std::int64_t now_ms) const;
   /// When overdue() may have the next one; nullopt: not before something else happens.
   [[nodiscard]] std::optional<std::int64_t> deadline() const;

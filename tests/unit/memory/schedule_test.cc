@@ -83,6 +83,21 @@ TEST_CASE("who is idle for too long is overdue only while another waits, and no 
   CHECK(schedule.start(12 * kIdbIdleMs) == Tickets{2});
 }
 
+TEST_CASE("who keeps itself busy is overdue when another has waited for as long as it may") {
+  Schedule schedule;
+  schedule.ask(1, kWrites, 0);
+  schedule.start(0);
+  schedule.ask(2, kReads, 1000);
+  for (std::int64_t now = 1000; now < 1000 + kIdbBusyMs; now += kIdbIdleMs / 2) {
+    schedule.touch(1, now);
+    CHECK(schedule.overdue(now).empty());
+  }
+  schedule.touch(1, 999 + kIdbBusyMs);
+  CHECK(schedule.overdue(999 + kIdbBusyMs).empty());
+  CHECK(schedule.deadline() == 1000 + kIdbBusyMs);
+  CHECK(schedule.overdue(1000 + kIdbBusyMs) == Tickets{1});
+}
+
 TEST_CASE("of several readers those alone are overdue that are idle") {
   Schedule schedule;
   schedule.ask(1, kReads, 0);
