@@ -1,6 +1,7 @@
 // Agents' memory from the agent's side and from the operator's: a whole control, real stores, fake hosts.
 #include <fcntl.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -47,15 +48,18 @@ struct Fixture : ControlFixture {
     start_agent(id);
   }
   void start_agent(const std::string& id) {
-    keeper->on_spawn = [this](FakeHost& host) {
-      hosts[host.spec.agent_id()] = &host;
-      host.say_hello();
-    };
     const auto started = call(start_of(id));
     REQUIRE_MESSAGE(code(started) == "done", started.failed().message());
   }
+  /// Of its instance that is alive.
+  FakeHost& host_of(const std::string& id) {
+    const auto found = std::find_if(keeper->hosts.begin(), keeper->hosts.end(),
+                                    [&](const auto& each) { return each.second->spec.agent_id() == id; });
+    REQUIRE(found != keeper->hosts.end());
+    return *found->second;
+  }
   klp::MemoryAnswer ask(const std::string& id, klp::MemoryRequest request) {
-    FakeHost& host = *hosts.at(id);
+    FakeHost& host = host_of(id);
     request.set_id(++last_);
     klp::Envelope envelope;
     *envelope.mutable_memory_request() = std::move(request);
@@ -90,7 +94,6 @@ struct Fixture : ControlFixture {
     return document(call(request));
   }
 
-  std::map<std::string, FakeHost*> hosts;
   std::uint64_t last_ = 0;
 };
 
@@ -327,10 +330,10 @@ TEST_CASE("requests of an agent that has ended are answered to nobody") {
     klp::MemoryWrite& write = *envelope.mutable_memory_request()->mutable_set()->add_writes();
     write.set_key("k" + std::to_string(each));
     write.set_value("1");
-    f.hosts.at("a1")->send(envelope);
+    f.host_of("a1").send(envelope);
     envelope.mutable_memory_request()->clear_set();
   }
-  f.hosts.at("a1")->exit(1);
+  f.host_of("a1").exit(1);
   f.until([&] { return f.log_text().find("kai.crashed") != std::string::npos; });
 }
 
