@@ -18,9 +18,9 @@
 
 #include "base/fd.h"
 #include "base/result.h"
-#include "supervisor/loop/event_loop.h"
 #include "supervisor/control/failure.h"
 #include "supervisor/control/log.h"
+#include "supervisor/loop/event_loop.h"
 
 namespace kai {
 

@@ -12,10 +12,10 @@
 #include "base/text.h"
 #include "proto/keeper.pb.h"
 #include "supervisor/control/audit_log.h"
-#include "supervisor/loop/event_loop.h"
 #include "supervisor/control/log.h"
 #include "supervisor/control/output.h"
 #include "supervisor/control/policies.h"
+#include "supervisor/loop/event_loop.h"
 
 namespace kai {
 

@@ -8,8 +8,8 @@
 
 #include "base/fd.h"
 #include "base/result.h"
-#include "supervisor/loop/event_loop.h"
 #include "supervisor/control/output.h"
+#include "supervisor/loop/event_loop.h"
 
 namespace kai {
 

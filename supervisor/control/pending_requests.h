@@ -9,8 +9,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "supervisor/loop/event_loop.h"
 #include "supervisor/control/request_queue.h"
+#include "supervisor/loop/event_loop.h"
 
 namespace kai {
 

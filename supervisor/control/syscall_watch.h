@@ -15,8 +15,8 @@
 
 #include "base/fd.h"
 #include "supervisor/control/denials.h"
-#include "supervisor/loop/event_loop.h"
 #include "supervisor/control/keeper_client.h"
+#include "supervisor/loop/event_loop.h"
 
 namespace kai {
 

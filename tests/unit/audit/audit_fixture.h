@@ -13,8 +13,8 @@
 #include "audit/report.h"
 #include "supervisor/control/audit_check.h"
 #include "supervisor/control/audit_log.h"
-#include "supervisor/loop/event_loop.h"
 #include "supervisor/control/log.h"
+#include "supervisor/loop/event_loop.h"
 #include "tests/unit/control/temp_directory.h"
 
 namespace kai::test {
