@@ -116,6 +116,8 @@ void MemoryContext::opened(MemoryOutcome<>&& outcome) {
   if (outcome) {
     cleared_ = true;
     must_clear_ = false;
+    // Of damage that is found later the operator has heard nothing.
+    accepted_ = damage_told_ = false;
     if (memory_.type == MemoryType::kHybrid) cache_ = std::make_unique<MemoryCache>(kCacheBytes);
   } else {
     const klp::MemoryError& error = outcome.error();
@@ -232,7 +234,7 @@ void MemoryContext::note(const klp::MemoryAnswer& said) {
   if (news) manager_.log().write(LogLevel::kError, agent_id_, "error", "its memory: " + fault_);
 }
 
-void MemoryContext::clear(std::function<void(MemoryOutcome<MemoryUsage>&&)> cleared) {
+void MemoryContext::clear(Cleared cleared) {
   prepare([this, cleared = std::move(cleared)](MemoryOutcome<>&& ready) {
     if (!ready) return cleared(tl::unexpected(std::move(ready.error())));
     const MemoryUsage had = store_->usage();
@@ -244,7 +246,7 @@ void MemoryContext::clear(std::function<void(MemoryOutcome<MemoryUsage>&&)> clea
   });
 }
 
-void MemoryContext::terminate(std::function<void(MemoryOutcome<MemoryUsage>&&)> cleared) {
+void MemoryContext::terminate(Cleared cleared) {
   if (memory_.type != MemoryType::kVolatile || !exists()) return cleared(MemoryUsage{});
   clear([this, alive = alive_, cleared = std::move(cleared)](MemoryOutcome<MemoryUsage>&& outcome) {
     if (*alive) must_clear_ = !outcome;
@@ -252,16 +254,13 @@ void MemoryContext::terminate(std::function<void(MemoryOutcome<MemoryUsage>&&)> 
   });
 }
 
-void MemoryContext::purge(std::function<void(MemoryOutcome<MemoryUsage>&&)> purged) {
+void MemoryContext::purge(Cleared purged) {
   damage_.reset();
   accepted_ = true;
   const bool unreachable = memory_.backend == MemoryBackend::kRedis && !manager_.has_redis();
   if (!exists() || unreachable) {
     // Another backend, or a type, of a version before may have left something.
-    if (const auto removed = manager_.remove_files(agent_id_); !removed) {
-      return purged(tl::unexpected(memory_error("INTERNAL", removed.error().message())));
-    }
-    return purged(MemoryUsage{});
+    return purged(remove_files(MemoryUsage{}));
   }
   clear([this, alive = alive_, purged = std::move(purged)](MemoryOutcome<MemoryUsage>&& cleared) {
     if (!*alive) return purged(tl::unexpected(memory_error("NOT_FOUND", "the agent was unregistered meanwhile")));
@@ -274,12 +273,15 @@ void MemoryContext::purge(std::function<void(MemoryOutcome<MemoryUsage>&&)> purg
         [this, alive, keep = std::move(keep), purged, had = cleared.value_or(MemoryUsage{})]() mutable {
           keep.reset();
           if (!*alive) return purged(tl::unexpected(memory_error("NOT_FOUND", "the agent was unregistered meanwhile")));
-          if (const auto removed = manager_.remove_files(agent_id_); !removed) {
-            return purged(tl::unexpected(memory_error("INTERNAL", removed.error().message())));
-          }
-          purged(MemoryUsage(had));
+          purged(remove_files(had));
         });
   });
+}
+
+MemoryOutcome<MemoryUsage> MemoryContext::remove_files(const MemoryUsage& had) const {
+  const auto removed = manager_.remove_files(agent_id_);
+  if (!removed) return tl::unexpected(memory_error("INTERNAL", removed.error().message()));
+  return had;
 }
 
 void MemoryContext::save(Fd file, Done done) {

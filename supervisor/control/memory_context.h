@@ -18,6 +18,7 @@ class MemoryContext {
  public:
   using Done = MemoryStore::Done;
   using Answer = MemoryStore::Answer;
+  using Cleared = std::function<void(MemoryOutcome<MemoryUsage>&&)>;  ///< how much went
 
   MemoryContext(MemoryManager& manager, std::string agent_id, const MemoryConfig& memory, PolicyRef policy);
   ~MemoryContext();
@@ -49,10 +50,10 @@ class MemoryContext {
   /// costs three descriptors.
   void end_session();
 
-  /// Volatile memory goes; other memory stays. `cleared` says how much went.
-  void terminate(std::function<void(MemoryOutcome<MemoryUsage>&&)> cleared);
+  /// Volatile memory goes; other memory stays.
+  void terminate(Cleared cleared);
   /// All of it goes, with its files.
-  void purge(std::function<void(MemoryOutcome<MemoryUsage>&&)> purged);
+  void purge(Cleared purged);
   /// kaictl memory export and import.
   void save(Fd file, Done done);
   void restore(Fd file, Done done);
@@ -82,7 +83,8 @@ class MemoryContext {
   Done counted_done(Done done);
   void carry_out(klp::MemoryRequest&& request, Answer answer);
   void close();
-  void clear(std::function<void(MemoryOutcome<MemoryUsage>&&)> cleared);
+  void clear(Cleared cleared);
+  [[nodiscard]] MemoryOutcome<MemoryUsage> remove_files(const MemoryUsage& had) const;
   [[nodiscard]] std::int64_t expires(const klp::MemoryWrite& write) const;
 
   MemoryManager& manager_;

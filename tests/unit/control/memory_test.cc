@@ -287,6 +287,16 @@ TEST_CASE("damage that an operator's look finds is refused to the agent all the 
   CHECK(code(f.call(start_of("a1"))) == "INTERNAL");  // the operator is told
   f.start_agent("a1");                                // and goes on
   CHECK(f.get("a1", "k") == "absent");
+
+  // Of the next damage nobody has been told.
+  REQUIRE(f.set("a1", "k", "2").has_written());
+  REQUIRE(code(f.call(stop_of("a1"))) == "done");
+  f.loop.finish_work();
+  std::ofstream(f.directory / "state/memory/a1.db", std::ios::in | std::ios::out) << "this is no database at all";
+  CHECK(code(f.call(read_of("a1", "k"))) == "INTERNAL");
+  CHECK(code(f.call(start_of("a1"))) == "INTERNAL");
+  f.start_agent("a1");
+  CHECK(f.get("a1", "k") == "absent");
 }
 
 TEST_CASE("a name that cannot be an agent's is not echoed into denials") {
