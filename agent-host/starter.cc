@@ -16,6 +16,7 @@
 #include "proto/starter.pb.h"
 #include "sandbox/apply.h"
 #include "sandbox/namespaces.h"
+#include "sandbox/network.h"
 
 namespace kai {
 namespace {
@@ -134,6 +135,20 @@ Result<> give_streams(const Work& work) {
   return {};
 }
 
+/// What the agent's connections arrive at is for the keeper alone: nothing of it is here when the agent is made.
+Result<> give_network(const Work& work, const Fd& channel, Result<std::vector<Fd>> network) {
+  if (!work.job.network()) return {};
+  if (!network) return tl::unexpected(network.error());
+  std::vector<std::uint16_t> ports;
+  for (const std::uint32_t port : work.job.network_ports()) ports.push_back(static_cast<std::uint16_t>(port));
+  if (auto done = sandbox::open_network(*network, ports); !done) return done;
+  std::vector<int> beside;
+  for (const Fd& fd : *network) beside.push_back(fd.get());
+  starter::Report report;
+  report.set_network(true);
+  return send_packet(channel.get(), report.SerializeAsString(), beside);
+}
+
 // The parent's part after clone3: the child waits on `go` until its id maps are written.
 [[noreturn]] void finish_starter(pid_t child, const Work& work, const Fd& channel, Fd go) {
   // The keeper has to know its child before that one can say anything, and to wait for it whatever fails from here on.
@@ -190,6 +205,9 @@ Confined start_agent(int channel_number, const StarterOptions& options, Apply ap
     if (!fault && !made) fault = Failure{"overlays", made.error()};
     if (made) overlays = std::move(*made);
   }
+  // For an agent that has none, it goes again. The host's own network is never made to be an agent's.
+  Result<std::vector<Fd>> network = failure("in the host's network");
+  if (!options.host_network) network = sandbox::prepare_network();
 
   auto packet = receive_packet(channel.get(), kMaxJobBytes);
   if (!packet || packet->fds.empty()) _exit(0);  // the keeper ended
@@ -199,6 +217,8 @@ Confined start_agent(int channel_number, const StarterOptions& options, Apply ap
   work.setup.devices = std::move(*devices);
   if (auto done = prepare_file_system(work, std::move(system), std::move(overlays)); !done)
     report_and_exit(channel, {"mounts", done.error()});
+  if (auto done = give_network(work, channel, std::move(network)); !done)
+    report_and_exit(channel, {"network", done.error()});
   auto go = make_pipe();
   if (!go) report_and_exit(channel, {"starter", go.error()});
 

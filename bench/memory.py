@@ -9,7 +9,6 @@ a set, on the file system of kaid's state directory. redis-server keeps nothing 
 programs of a build (default: build/release), redis-server, and root. About two minutes, on an idle machine.
 """
 
-import argparse
 import concurrent.futures
 import hashlib
 import json
@@ -19,12 +18,11 @@ import shutil
 import socket
 import sqlite3
 import statistics
-import sys
 import tempfile
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests/integration"))
+from command_line import must, parse
+from processes import pss_kb
 
 KEYS = 1000
 VALUE = "x" * 200
@@ -195,11 +193,6 @@ def at_once(agents, redis, sqlite, turns):
             compare(f"{what}s a second with {IN_FLIGHT} in flight, {backend}", measured, rates, "", max)
 
 
-def pss_kb(pid):
-    text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
-
-
 def one_key():
     """An export (supervisor/memory/memory_export.h) with one key of 200 bytes."""
     lines = [{"format": "kai-memory/1", "agentId": "a", "exportedAt": "2026-01-01T00:00:00.000Z", "backend": "sqlite"},
@@ -229,28 +222,15 @@ def many(daemon, packages, config, scratch, count):
               f"after, {(after - before) / count:.1f} KB each; {held} descriptors", flush=True)
 
 
-def must(daemon, *words):
-    outcome = daemon.ctl(*words)
-    if outcome.code != 0:
-        raise SystemExit(f"{outcome}\n{daemon.log[-4000:]}")
-    return outcome
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", default=HERE.parent / "build/release/bin")
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--contexts", type=int, default=1000)
-    arguments = parser.parse_args()
-    programs = pathlib.Path(arguments.bin).resolve()
-    os.environ["KAI_BIN"] = str(programs)  # the harness reads it when it is loaded
+    arguments = parse(__doc__, turns=5, contexts=1000)
     tempfile.tempdir = "/var/tmp"  # a disk: /tmp may be memory
     from harness import Daemon
     from memory_agents import RedisServer, config
     import packages
 
     server = RedisServer("--appendonly", "no")
-    daemon = Daemon(programs)
+    daemon = Daemon(arguments.programs)
     scratch = tempfile.mkdtemp()
     os.chmod(scratch, 0o755)
     try:

@@ -9,7 +9,6 @@ so each life lasts longer than that. Needs the targets programs and stamp of a b
 (Debian: runit), and root. About two minutes, on an idle machine.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -17,12 +16,11 @@ import shutil
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests/integration"))
+from command_line import parse
+from processes import cpu_seconds, pss_kb
 
 LIFE = 1.2  # seconds, for runsv
 POLICY = """
@@ -143,16 +141,6 @@ def agent_to_agent(daemon):
           f"(minimum {min(took) / 1e3:.0f})", flush=True)
 
 
-def cpu_ticks(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
-
-
-def pss_kb(pid):
-    text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
-
-
 def many(daemon, packages, programs, scratch, count):
     for number in range(count):
         agent = f"idle{number}"
@@ -162,23 +150,17 @@ def many(daemon, packages, programs, scratch, count):
         daemon.ctl("start", agent)
     kaid, control = daemon.process.pid, daemon.control_pid()
     time.sleep(5)
-    before, seconds = [cpu_ticks(pid) for pid in (kaid, control)], 20
+    before, seconds = [cpu_seconds(pid) for pid in (kaid, control)], 20
     time.sleep(seconds)
-    ticks = os.sysconf("SC_CLK_TCK") * seconds / 100
-    cpu = [(cpu_ticks(pid) - was) / ticks for pid, was in zip((kaid, control), before)]
+    cpu = [(cpu_seconds(pid) - was) / seconds * 100 for pid, was in zip((kaid, control), before)]
     print(f"{count} idle agents, health every 5 s: kaid {pss_kb(kaid) / 1024:.1f} MB PSS, {cpu[0]:.1f} % of a cpu; "
           f"control {pss_kb(control) / 1024:.1f} MB, {cpu[1]:.1f} %", flush=True)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", default=HERE.parent / "build/release/bin")
-    parser.add_argument("--turns", type=int, default=20)
-    parser.add_argument("--agents", type=int, default=500)
-    arguments = parser.parse_args()
-    programs = pathlib.Path(arguments.bin).resolve()
-    os.environ["KAI_BIN"] = str(programs)
-    from harness import Daemon  # it reads KAI_BIN when it is loaded
+    arguments = parse(__doc__, turns=20, agents=500)
+    programs = arguments.programs
+    from harness import Daemon
     import packages
 
     daemon = Daemon(programs)

@@ -12,6 +12,7 @@ void Commands::define() {
   define_events();
   define_audit();
   define_memory();
+  define_network();
   define_policies();
   define_about();
 }
@@ -128,10 +129,21 @@ void Commands::define_policies() {
   explain->add_option("ID|MANIFEST", line.subject, "id of an agent, or a manifest (with a slash, or .json, .yaml)")
       ->required();
   explain->add_option("--connect", line.connect, "only whether it might connect there, and why")
+      ->check([](const std::string& text) {
+        return text.empty() ? std::string("it needs NAME:PORT, as in api.example.com:443") : std::string();
+      })
       ->type_name("NAME:PORT");
   add_timeout(command("reload", "read configuration and policies again; on an error the old ones stay",
                       [](Asked context) { return kai::reload(context); }),
               "how long to wait (10)");
+}
+
+void Commands::define_network() {
+  CommandLine& line = line_;
+  auto* net = command("net", "show what an agent is connected to, which names it looked up, and what it was refused",
+                      [&line](const Context& context) { return kai::net(context, line.id); });
+  add_id(net);
+  add_timeout(net, "how long to wait (10)");
 }
 
 void Commands::define_about() {

@@ -13,6 +13,7 @@
 #include "kaictl/events.h"
 #include "kaictl/logs.h"
 #include "kaictl/memory.h"
+#include "kaictl/net.h"
 #include "kaictl/quarantine.h"
 #include "kaictl/run.h"
 
@@ -63,6 +64,7 @@ class Commands {
   void define_agents();
   void define_talk();
   void define_run();
+  void define_network();
   void define_policies();
   void define_about();
   // command_line_supervision.cc

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <cstdio>
 #include <vector>
 
 #include "base/text.h"
@@ -36,15 +35,7 @@ std::string or_dash(std::string text) {
 std::string size_of(const Json& object, std::string_view key) {
   const Json megabytes = member(object, key);
   if (!megabytes.is_number()) return {};
-  double size = megabytes.get<double>() * (1 << 20);
-  std::size_t unit = 0;
-  static constexpr std::array<const char*, 3> kUnits = {" B", " KB", " MB"};
-  for (; size >= 1024 && unit + 1 < kUnits.size(); ++unit) size /= 1024;
-  std::array<char, 32> text;
-  std::snprintf(text.data(), text.size(), "%.*f", unit == 0 ? 0 : 1, size);
-  std::string number(text.data());
-  if (number.ends_with(".0")) number.resize(number.size() - 2);
-  return number + kUnits[unit];
+  return readable_size(megabytes.get<double>() * (1 << 20));
 }
 
 /// "1.4 KB of 50 MB".

@@ -1,6 +1,8 @@
 #include "kaictl/output.h"
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
 #include <utility>
 
 #include "base/base64.h"
@@ -128,6 +130,18 @@ std::string readable_duration(std::int64_t ms) {
   if (seconds < 3600) return pair(seconds / 60, "m", seconds % 60, "s");
   if (seconds < 86400) return pair(seconds / 3600, "h", seconds % 3600 / 60, "m");
   return pair(seconds / 86400, "d", seconds % 86400 / 3600, "h");
+}
+
+std::string readable_size(double bytes) {
+  static constexpr std::array<const char*, 5> kUnits = {" B", " KB", " MB", " GB", " TB"};
+  std::size_t unit = 0;
+  // 1023.95 and more would be printed as 1024.0.
+  for (; bytes >= 1023.95 && unit + 1 < kUnits.size(); ++unit) bytes /= 1024;
+  std::array<char, 32> text;
+  std::snprintf(text.data(), text.size(), "%.*f", unit == 0 ? 0 : 1, bytes);
+  std::string number(text.data());
+  if (number.ends_with(".0")) number.resize(number.size() - 2);
+  return number + kUnits[unit];
 }
 
 std::string list_text(std::string_view json) {

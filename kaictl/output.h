@@ -22,6 +22,8 @@ struct Answer {
 
 /// 5120 → "5.1s", 192000 → "3m 12s", 7500000 → "2h 5m", "4d 3h".
 std::string readable_duration(std::int64_t ms);
+/// 900 → "900 B", 1434 → "1.4 KB", 52428800 → "50 MB"; KB = 2^10.
+std::string readable_size(double bytes);
 
 using TableRow = std::vector<std::string>;
 /// Columns of equal width, a row a line. All rows have as many columns; what is in them is escaped.

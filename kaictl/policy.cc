@@ -54,7 +54,10 @@ Outcome<> set_connect(const std::string& connect, control::PolicyExplain& reques
   unsigned port = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
   const bool number = error == std::errc() && end == digits.data() + digits.size();
-  const bool plain = std::all_of(connect.begin(), connect.end(), [](char c) { return c > ' ' && c < 0x7f; });
+  // kaid makes A-labels of a name in Unicode.
+  const bool plain = is_utf8(connect) && std::none_of(connect.begin(), connect.end(), [](char c) {
+                       return static_cast<unsigned char>(c) <= ' ' || c == 0x7f;
+                     });
   if (!number || !plain || colon == 0 || port == 0 || port > 65535) {
     Failure failure;
     failure.exit_code = kExitUsage;
@@ -62,7 +65,9 @@ Outcome<> set_connect(const std::string& connect, control::PolicyExplain& reques
     failure.message = "--connect needs NAME:PORT, as in api.example.com:443";
     return tl::unexpected(failure);
   }
-  request.set_connect_name(connect.substr(0, colon));
+  std::string name = connect.substr(0, colon);
+  if (name.starts_with('[') && name.ends_with(']')) name = name.substr(1, name.size() - 2);
+  request.set_connect_name(name);
   request.set_connect_port(port);
   return {};
 }
@@ -75,6 +80,13 @@ std::string verdict_line(const Json& item) {
   line += ": " + text_of(item, "reason");
   if (const std::string rule = text_of(item, "rule"); !rule.empty()) line += " [" + rule + "]";
   return line + "\n";
+}
+
+/// One verdict as a block; `connect`: as the operator typed it.
+std::string connect_text(const std::string& connect, const Json& verdict) {
+  return escape_for_terminal(connect) + ": " + text_of(verdict, "verdict") + "\n  why       " +
+         text_of(verdict, "reason") + "\n  rule      " + text_of(verdict, "rule") + "\n  manifest  " +
+         text_of(verdict, "pointer") + "\n";
 }
 
 }  // namespace
@@ -129,7 +141,7 @@ Outcome<Answer> policy_explain(const Context& context, const std::string& subjec
   if (!document) return tl::unexpected(document.error());
   Answer answer;
   answer.text =
-      connect.empty() ? escaped_lines(done->text()) : verdict_line(Json::parse(*document, nullptr, false)).substr(2);
+      connect.empty() ? escaped_lines(done->text()) : connect_text(connect, Json::parse(*document, nullptr, false));
   answer.json = std::move(*document);
   return answer;
 }

@@ -41,6 +41,12 @@ std::optional<Address> read_address(std::string_view text) {
   return ipv4;
 }
 
+std::string address_text(const Address& address) {
+  std::array<char, INET6_ADDRSTRLEN> text{};
+  inet_ntop(address.bits == 32 ? AF_INET : AF_INET6, address.bytes.data(), text.data(), text.size());
+  return text.data();
+}
+
 const char* cidr_fault(std::string_view text) {
   constexpr const char* kForm =
       "must be a block of addresses such as 10.1.0.0/16 or fd00:1::/32 (one address: /32, /128)";

@@ -18,6 +18,9 @@ struct Address {
 /// nullopt: no address. ::ffff:a.b.c.d is the IPv4 address that it stands for.
 std::optional<Address> read_address(std::string_view text);
 
+/// As inet_ntop(3) writes it.
+std::string address_text(const Address& address);
+
 struct Cidr {
   Address network;
   unsigned prefix = 0;

@@ -9,6 +9,7 @@
 #include "policies/filters.h"
 #include "policies/layout.h"
 #include "policies/manifest_names.h"
+#include "policies/network_rules.h"
 
 namespace kai {
 namespace {
@@ -161,9 +162,12 @@ void set_mounts(spec::SandboxSpec& spec, const Manifest& manifest, const Policy&
   add_path_mounts(spec, decisions.paths, policy.limits, package.ephemeral);
 }
 
-void set_network(spec::SandboxSpec& spec, const Policy& policy, const Decisions& decisions) {
+void set_network(spec::SandboxSpec& spec, const Manifest& manifest, const Policy& policy, const Decisions& decisions) {
   spec.set_unsandboxed(decisions.unsandboxed);
   spec.set_host_network(decisions.host_network || decisions.unsandboxed);
+  if (manifest.security.network.allow_outbound && !spec.host_network()) {
+    *spec.mutable_network() = network_rules(manifest, policy, policy.global_blocks);
+  }
   if (!decisions.host_network) return;
   for (const std::uint16_t port : policy.network.ports) spec.add_tcp_ports(port);
 }
@@ -207,7 +211,8 @@ Result<Compiled> compile(const Manifest& manifest, const Policy& policy, const P
   }
   compiled.permissions = std::move(decisions.permissions);
   spec::SandboxSpec& spec = compiled.spec;
-  // On the host's network there will be no egress that answers for policy.network.hosts: they go into the hosts file.
+  // policy.network.hosts: egress answers for them, with addresses that stand for names. Only on the host's network,
+  // where there is no egress, they go into the hosts file.
   spec = common_spec(manifest.id, policy, decisions.host_network);
   if (!decisions.unsandboxed) {
     auto done = set_filter(spec, profile_of(manifest.runtime.kind), extra_calls(policy));
@@ -219,7 +224,7 @@ Result<Compiled> compile(const Manifest& manifest, const Policy& policy, const P
   spec.set_runner_protocol(manifest.runtime.protocol == Protocol::kRunner);
   spec.set_ephemeral(package.ephemeral);
   spec.set_crypto(std::string(manifest::name_of<Crypto>(manifest::kCryptos, manifest.security.crypto)));
-  set_network(spec, policy, decisions);
+  set_network(spec, manifest, policy, decisions);
   set_mounts(spec, manifest, policy, package, decisions);
 
   const std::string& entry = package.entry_override.empty() ? manifest.entry : package.entry_override;

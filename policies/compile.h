@@ -18,7 +18,7 @@ struct Verdict {
   std::string pointer;  ///< into the manifest
   std::string asked;
   std::string reason;  ///< one sentence for the operator, with what to do
-  std::string rule;    ///< of the policy: "10-calendar.yaml:14", or "builtin"
+  std::string rule;    ///< what decides: "10-calendar.yaml:14", "builtin", or a JSON Pointer: the manifest itself does
   Kind kind = Kind::kTrimmed;
 };
 

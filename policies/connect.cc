@@ -1,12 +1,13 @@
-// Whether a connection would pass: manifest ∩ policy for one name and port (policy_check.h).
+// Whether a connection would pass (policy_check.h): what kai-egress would decide, by the same rules and functions, as
+// far as that can be told before the name is resolved and anything is spoken.
 #include <algorithm>
-#include <optional>
 
 #include "base/text.h"
 #include "policies/addresses.h"
-#include "policies/decide.h"
 #include "policies/domains.h"
+#include "policies/network_rules.h"
 #include "policies/policy_check.h"
+#include "policies/written_domains.h"
 
 namespace kai {
 namespace {
@@ -15,121 +16,103 @@ using Kind = Verdict::Kind;
 
 constexpr const char* kBase = "/security/networkAccess/";
 
-class Connection {
- public:
-  Connection(const Manifest& manifest, const Policy& policy, std::string_view name, std::uint16_t port)
-      : network_(manifest.security.network), policy_(policy), name_(name), port_(port) {
-    verdict_.pointer = std::string(kBase) + "allowOutbound";
-    verdict_.asked = escape_for_terminal(name) + ":" + std::to_string(port);
-    verdict_.rule = policy.rule("network.allowedDomains");
-    verdict_.kind = Kind::kRefused;
-    host_network_ = network_.allow_outbound && policy.grants_power("hostNetwork");
-  }
+/// The last part of the answer: what has to be spoken. An address has no server_name to be held to.
+std::string spoken(const egress::Rules& rules, std::uint16_t port, bool by_name) {
+  const auto protocols = expected_protocols(rules, port);
+  const auto has = [&](egress::Protocol protocol) {
+    return std::find(protocols.begin(), protocols.end(), protocol) != protocols.end();
+  };
+  if (has(egress::TCP)) return "; whatever is spoken passes unchecked (tcp)";
+  const std::string tls = by_name ? "TLS for this very name" : "TLS";
+  const std::string http = "HTTP for this very host";
+  if (has(egress::TLS) && has(egress::HTTP)) return "; checked: " + tls + ", or " + http;
+  return "; checked: " + (has(egress::TLS) ? tls : http);
+}
 
-  Verdict decide() {
-    if (host_network_) return decide_host_network();
-    if (!network_.allow_outbound) return refuse("the manifest does not ask for outbound connections (allowOutbound)");
-    if (policy_.network_limit.max_connections == 0) {
-      verdict_.rule = policy_.rule("networkLimit.maxConnections");
-      return refuse("networkLimit of policy " + policy_.name + " allows no connection");
-    }
-    if (const auto address = read_address(name_)) return decide_address(*address);
-    const auto host = canonical_host(name_);
-    if (!host) return refuse("this is no DNS name and no address in its one strict spelling");
-    return decide_name(*host);
-  }
+Verdict of_decision(const NetworkDecision& decision, Verdict verdict) {
+  verdict.kind = decision.allowed ? Kind::kGranted : Kind::kRefused;
+  verdict.reason = decision.reason;
+  verdict.rule = decision.rule;
+  if (decision.rule.starts_with('/')) verdict.pointer = decision.rule;
+  return verdict;
+}
 
- private:
-  Verdict refuse(std::string reason) {
-    verdict_.reason = std::move(reason);
-    return verdict_;
-  }
-  Verdict grant(std::string reason) {
-    verdict_.kind = Kind::kGranted;
-    verdict_.reason = std::move(reason) + "; egress is not in this version, so no connection is made yet";
-    return verdict_;
-  }
-  [[nodiscard]] bool port_listed() const {
-    return std::find(policy_.network.ports.begin(), policy_.network.ports.end(), port_) != policy_.network.ports.end();
-  }
-  Verdict refuse_port() {
-    verdict_.rule = policy_.rule("network.ports");
-    return refuse("network.ports of policy " + policy_.name + " does not have port " + std::to_string(port_));
-  }
+Verdict decide_address(const egress::Rules& rules, const Address& address, std::uint16_t port, Verdict verdict) {
+  NetworkDecision decision = decide_literal(rules, address, port);
+  if (decision.allowed) decision.reason += spoken(rules, port, false);
+  return of_decision(decision, std::move(verdict));
+}
 
-  Verdict decide_host_network() {
-    if (!port_listed()) return refuse_port();
-    verdict_.kind = Kind::kGranted;
-    verdict_.rule = policy_.rule("grants");
-    verdict_.reason = "by the grant hostNetwork: the host's network, every address on network.ports";
-    return verdict_;
+Verdict decide_name(const egress::Rules& rules, const std::string& host, std::uint16_t port, Verdict verdict) {
+  for (const egress::Pattern& pattern : rules.asked()) {
+    if (!names_host(pattern.name(), pattern.subdomains(), host)) continue;
+    verdict.pointer = pattern.rule();
+    if (pattern.port() == 0 || pattern.port() == port) break;
   }
-
-  Verdict decide_address(const Address& address) {
-    for (std::size_t at = 0; at < policy_.network.allowed_cidrs.size(); ++at) {
-      const auto cidr = read_cidr(policy_.network.allowed_cidrs[at]);
-      if (!cidr || !contains(*cidr, address)) continue;
-      verdict_.rule = policy_.rule("network.allowedCidrs." + std::to_string(at));
-      if (!port_listed()) return refuse_port();
-      return grant("allowedCidrs of policy " + policy_.name + " has " + policy_.network.allowed_cidrs[at]);
-    }
-    verdict_.rule = policy_.rule("network.allowedCidrs");
-    return refuse("allowedCidrs of policy " + policy_.name + " does not have this address, and names do not open it");
+  NetworkDecision decision = decide_connection(rules, host, port);
+  if (!decision.allowed) return of_decision(decision, std::move(verdict));
+  decision.reason += spoken(rules, port, true);
+  const auto mapped = std::find_if(rules.hosts().begin(), rules.hosts().end(),
+                                   [&](const egress::StaticHost& each) { return each.name() == host; });
+  if (mapped == rules.hosts().end()) {
+    decision.reason += rules.cidrs().empty() ? ", wherever public it leads"
+                                             : ", wherever public it leads, or where allowedCidrs has it";
+    return of_decision(decision, std::move(verdict));
   }
+  const auto address = address_of(mapped->address());
+  const NetworkDecision dialled = decide_dialled(rules, *address, port);
+  if (!dialled.allowed) return of_decision(dialled, std::move(verdict));
+  decision.reason += ", at " + address_text(*address) + " by network.hosts";
+  return of_decision(decision, std::move(verdict));
+}
 
-  /// The entry of `texts` that matches; its number, or none.
-  [[nodiscard]] std::optional<std::size_t> matching(const std::vector<std::string>& texts, const std::string& host,
-                                                    bool ports_of_policy) const {
-    for (std::size_t at = 0; at < texts.size(); ++at) {
-      const auto pattern = read_domain_pattern(texts[at]);
-      if (!pattern || !matches(*pattern, host, port_)) continue;
-      if (ports_of_policy && pattern->port == 0 && !port_listed()) continue;
-      return at;
-    }
-    return std::nullopt;
+Verdict decide_host_network(const Policy& policy, std::uint16_t port, Verdict verdict) {
+  const auto& ports = policy.network.ports;
+  if (std::find(ports.begin(), ports.end(), port) == ports.end()) {
+    verdict.rule = policy.rule("network.ports");
+    verdict.reason = "network.ports of policy " + policy.name + " does not have port " + std::to_string(port);
+    return verdict;
   }
-
-  Verdict decide_name(const std::string& host) {
-    if (const auto at = matching(network_.blocked_domains, host, false)) {
-      verdict_.pointer = std::string(kBase) + "blockedDomains/" + std::to_string(*at);
-      return refuse("the manifest blocks it itself");
-    }
-    const auto asked = matching(network_.allowed_domains, host, false);
-    verdict_.pointer = std::string(kBase) + "allowedDomains";
-    if (!asked) return refuse("the manifest does not ask for it (allowedDomains)");
-    verdict_.pointer += "/" + std::to_string(*asked);
-    const NetworkRules& rules = policy_.network;
-    if (const auto at = matching(rules.blocked_domains, host, false)) {
-      verdict_.rule = policy_.rule("network.blockedDomains." + std::to_string(*at));
-      return refuse("blockedDomains of policy " + policy_.name + " has " + rules.blocked_domains[*at] +
-                    ", and blocked wins");
-    }
-    if (const auto at = matching(rules.allowed_domains, host, true)) {
-      verdict_.rule = policy_.rule("network.allowedDomains." + std::to_string(*at));
-      return grant("allowedDomains of policy " + policy_.name + " has " + rules.allowed_domains[*at]);
-    }
-    if (matching(rules.allowed_domains, host, false)) return refuse_port();
-    return refuse("policy " + policy_.name + " does not list it: the operator can add it to network.allowedDomains");
-  }
-
-  const NetworkPolicy& network_;
-  const Policy& policy_;
-  std::string_view name_;
-  std::uint16_t port_;
-  bool host_network_ = false;
-  Verdict verdict_;
-};
+  verdict.kind = Kind::kGranted;
+  verdict.rule = policy.rule("grants");
+  verdict.reason = "by the grant hostNetwork: the host's network, every address on network.ports";
+  return verdict;
+}
 
 }  // namespace
 
 Verdict connect_verdict(const Manifest& manifest, const Policy& policy, std::string_view name, std::uint16_t port) {
-  const bool unsandboxed = !manifest.security.sandbox && !policy.sandbox && policy.grants_power("unsandboxed");
-  if (unsandboxed) {
-    return {"/security/sandbox", escape_for_terminal(name) + ":" + std::to_string(port),
-            "the agent runs unsandboxed, in the host's network: nothing is checked", policy.rule("sandbox"),
-            Kind::kGranted};
+  Verdict verdict{std::string(kBase) + "allowOutbound",
+                  escape_for_terminal(name) + ":" + std::to_string(port),
+                  {},
+                  policy.rule("network.allowedDomains"),
+                  Kind::kRefused};
+  if (!manifest.security.sandbox && !policy.sandbox && policy.grants_power("unsandboxed")) {
+    verdict.pointer = "/security/sandbox";
+    verdict.kind = Kind::kGranted;
+    verdict.reason = "the agent runs unsandboxed, in the host's network: nothing is checked";
+    verdict.rule = policy.rule("sandbox");
+    return verdict;
   }
-  return Connection(manifest, policy, name, port).decide();
+  if (!manifest.security.network.allow_outbound) {
+    verdict.reason = "the manifest does not ask for outbound connections (allowOutbound)";
+    verdict.rule = verdict.pointer;
+    return verdict;
+  }
+  if (policy.grants_power("hostNetwork")) return decide_host_network(policy, port, std::move(verdict));
+  const egress::Rules rules = network_rules(manifest, policy, policy.global_blocks);
+  if (const auto address = read_address(name)) return decide_address(rules, *address, port, std::move(verdict));
+  verdict.pointer = std::string(kBase) + "allowedDomains";
+  // As egress takes it; only what a person writes, in Unicode, becomes another.
+  auto host = canonical_host(name);
+  if (!host) host = written_host(name);
+  if (host) {
+    verdict.asked = *host + ":" + std::to_string(port);
+    return decide_name(rules, *host, port, std::move(verdict));
+  }
+  verdict.rule = "builtin";
+  verdict.reason = "this is no DNS name and no address in its one strict spelling";
+  return verdict;
 }
 
 }  // namespace kai

@@ -5,16 +5,12 @@
 #include <cmath>
 #include <cstdio>
 
-#include "policies/domains.h"
 #include "policies/manifest_formats.h"
 
 namespace kai {
 namespace {
 
 using Kind = Verdict::Kind;
-
-constexpr const char* kNoEgress = "no network yet: egress is not in this version, the agent has only its own loopback";
-constexpr const char* kNoEgressYet = "; egress is not in this version, so no connection is made yet";
 
 /// A rule of the policy that has a place of its own: a key that was left out decides as kAI's default.
 std::string by(const Policy& policy, std::string_view key) {
@@ -113,48 +109,6 @@ Verdict decide_permission(const Permission& asked, const Policy& policy, Decisio
   return verdict;
 }
 
-void decide_network(const NetworkPolicy& network, const Policy& policy, Decisions& decisions) {
-  if (!network.allow_outbound) return;
-  const std::string base = "/security/networkAccess/";
-  decisions.host_network = !decisions.unsandboxed && policy.grants_power("hostNetwork");
-  const bool unchecked = decisions.host_network || decisions.unsandboxed;
-  const std::string why = decisions.unsandboxed ? "unsandboxed" : "by the grant hostNetwork";
-  const std::string rule = policy.rule(decisions.unsandboxed ? "sandbox" : "grants");
-  const std::string asked =
-      network.allowed_domains.empty() ? "outbound connections" : "connections to " + joined(network.allowed_domains);
-  Verdict outbound{base + "allowOutbound", asked, kNoEgress, policy.rule("network.allowedDomains"), Kind::kTrimmed};
-  if (unchecked) {
-    outbound.kind = Kind::kGranted;
-    outbound.rule = rule;
-    outbound.reason = why + ": the host's network" +
-                      (decisions.unsandboxed ? ", whole" : ", TCP to every address on network.ports, and UDP anywhere");
-  } else if (policy.network.allowed_domains.empty() && policy.network.allowed_cidrs.empty()) {
-    outbound.reason = std::string(kNoEgress) + "; and " + by(policy, "network.allowedDomains") + " allows none";
-  } else if (network.allowed_domains.empty()) {
-    outbound.reason = std::string(kNoEgress) + "; and the manifest lists no allowedDomains: no list, no network";
-  }
-  decisions.verdicts.push_back(std::move(outbound));
-  for (std::size_t at = 0; at < network.allowed_domains.size(); ++at) {
-    Verdict verdict = decide_domain(network.allowed_domains[at], policy);
-    if (unchecked) {
-      verdict.kind = Kind::kGranted;
-      verdict.reason = why + ": names are not checked";
-      verdict.rule = rule;
-    }
-    verdict.pointer = base + "allowedDomains/" + std::to_string(at);
-    decisions.verdicts.push_back(std::move(verdict));
-  }
-  if (!network.max_connections) return;
-  Verdict verdict{base + "maxConnections", std::to_string(*network.max_connections),
-                  "within networkLimit.maxConnections", policy.rule("networkLimit.maxConnections"), Kind::kGranted};
-  if (*network.max_connections > policy.network_limit.max_connections) {
-    verdict.kind = Kind::kTrimmed;
-    verdict.reason = "networkLimit of " + by(policy, "networkLimit.maxConnections") + " gives " +
-                     std::to_string(policy.network_limit.max_connections);
-  }
-  decisions.verdicts.push_back(std::move(verdict));
-}
-
 std::string disk_text(const Policy& policy) {
   return std::to_string(policy.limits.disk_mb) + " MB and " + std::to_string(policy.limits.inodes) +
          " files for all of its paths together";
@@ -235,90 +189,12 @@ void decide_files(const FileAccessPolicy& files, const Policy& policy, bool ephe
   decisions.verdicts.push_back(std::move(verdict));
 }
 
-/// The best that the policy has for what was asked: whole, on fewer ports or for fewer names, or nothing.
-struct Match {
-  enum class Fit { kNone, kFewerNames, kFewerPorts, kOtherPort, kWhole } fit = Fit::kNone;
-  std::size_t at = 0;
-  DomainPattern rule;
-};
-
-Match best_match(const DomainPattern& asked, const Policy& policy) {
-  Match best;
-  for (std::size_t at = 0; at < policy.network.allowed_domains.size(); ++at) {
-    const auto rule = read_domain_pattern(policy.network.allowed_domains[at]);
-    if (!rule) continue;
-    Match::Fit fit = Match::Fit::kNone;
-    if (covers(*rule, asked)) {
-      const auto& ports = policy.network.ports;
-      const bool listed = std::find(ports.begin(), ports.end(), asked.port) != ports.end();
-      const bool whole = rule->port == 0 ? asked.port == 0 || listed : rule->port == asked.port;
-      fit = whole                                ? Match::Fit::kWhole
-            : rule->port != 0 && asked.port == 0 ? Match::Fit::kFewerPorts
-                                                 : Match::Fit::kOtherPort;
-    } else if (covers(asked, *rule)) {
-      fit = Match::Fit::kFewerNames;
-    }
-    if (fit > best.fit) best = {fit, at, *rule};
-  }
-  return best;
-}
-
 }  // namespace
 
 std::string joined(const std::vector<std::string>& words) {
   std::string text;
   for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
   return text;
-}
-
-Verdict decide_domain(const std::string& asked, const Policy& policy) {
-  Verdict verdict{{}, asked, {}, policy.rule("network.allowedDomains"), Kind::kTrimmed};
-  const auto pattern = read_domain_pattern(asked);
-  if (!pattern) {
-    verdict.reason = std::string("the entry ") + domain_pattern_fault(asked);
-    return verdict;
-  }
-  std::string except;
-  for (std::size_t at = 0; at < policy.network.blocked_domains.size(); ++at) {
-    const std::string key = "network.blockedDomains." + std::to_string(at);
-    const auto blocked = read_domain_pattern(policy.network.blocked_domains[at]);
-    if (!blocked) continue;
-    if (covers(*blocked, *pattern) && (blocked->port == 0 || blocked->port == pattern->port)) {
-      verdict.rule = policy.rule(key);
-      verdict.reason = "blockedDomains of policy " + policy.name + " has " + blocked->text() + ", and blocked wins";
-      return verdict;
-    }
-    if (covers(*blocked, *pattern) || covers(*pattern, *blocked)) {
-      except += (except.empty() ? ", but for " : ", ") + blocked->text();
-    }
-  }
-  const Match match = best_match(*pattern, policy);
-  const std::string key = "network.allowedDomains." + std::to_string(match.at);
-  if (match.fit != Match::Fit::kNone) verdict.rule = policy.rule(key);
-  switch (match.fit) {
-    case Match::Fit::kWhole:
-      verdict.kind = Kind::kGranted;
-      verdict.reason = "allowed by " + match.rule.text() + except + kNoEgressYet;
-      return verdict;
-    case Match::Fit::kOtherPort:
-      if (match.rule.port == 0) verdict.rule = policy.rule("network.ports");
-      verdict.reason = "policy " + policy.name + " allows " + match.rule.text() +
-                       (match.rule.port == 0 ? ", but not this port: add it to network.ports, or " + pattern->text() +
-                                                   " to allowedDomains"
-                                             : " and no other port");
-      return verdict;
-    case Match::Fit::kFewerPorts:
-    case Match::Fit::kFewerNames:
-      verdict.reason = "policy " + policy.name + " allows of it only " + match.rule.text() + except + kNoEgressYet;
-      return verdict;
-    case Match::Fit::kNone:
-      break;
-  }
-  verdict.reason =
-      policy.network.allowed_domains.empty()
-          ? "policy " + policy.name + " allows no network: the operator can list it in network.allowedDomains"
-          : "policy " + policy.name + " does not list it: the operator can add it to network.allowedDomains";
-  return verdict;
 }
 
 Decisions decide(const Manifest& manifest, const Policy& policy, bool ephemeral) {
@@ -331,7 +207,7 @@ Decisions decide(const Manifest& manifest, const Policy& policy, bool ephemeral)
     verdict.pointer = "/security/permissions/" + std::to_string(at);
     decisions.verdicts.push_back(std::move(verdict));
   }
-  decide_network(security.network, policy, decisions);
+  decide_network(manifest, policy, decisions);
   decide_files(security.files, policy, ephemeral, decisions);
   return decisions;
 }

@@ -20,8 +20,8 @@ struct Decisions {
 
 Decisions decide(const Manifest& manifest, const Policy& policy, bool ephemeral);
 
-/// One entry of the manifest's allowedDomains against policy.network: "" as pointer.
-Verdict decide_domain(const std::string& asked, const Policy& policy);
+/// What networkAccess asks for; decisions.unsandboxed is known by then.
+void decide_network(const Manifest& manifest, const Policy& policy, Decisions& decisions);
 
 /// "a, b, c".
 std::string joined(const std::vector<std::string>& words);

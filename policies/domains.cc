@@ -69,12 +69,15 @@ std::optional<std::string> canonical_host(std::string_view host) {
   return lower(host);
 }
 
-bool names_host(const DomainPattern& pattern, std::string_view host) {
-  if (pattern.is_anything()) return true;
-  if (!pattern.subdomains) return host == pattern.name;
+bool names_host(std::string_view name, bool subdomains, std::string_view host) {
+  if (name.empty()) return true;
+  if (!subdomains) return host == name;
   // The dot before the name: evilallowed.com is not below allowed.com.
-  return host.size() > pattern.name.size() + 1 && host.ends_with(pattern.name) &&
-         host[host.size() - pattern.name.size() - 1] == '.';
+  return host.size() > name.size() + 1 && host.ends_with(name) && host[host.size() - name.size() - 1] == '.';
+}
+
+bool names_host(const DomainPattern& pattern, std::string_view host) {
+  return names_host(pattern.name, pattern.subdomains, host);
 }
 
 bool matches(const DomainPattern& pattern, std::string_view host, std::uint16_t port) {

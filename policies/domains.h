@@ -31,6 +31,8 @@ std::optional<DomainPattern> read_domain_pattern(std::string_view text);
 /// spelling, NUL, an empty or too long label).
 std::optional<std::string> canonical_host(std::string_view host);
 
+/// Whether `host` (canonical) is `name` or, with `subdomains`, below it. Everything is where `name` is empty.
+bool names_host(std::string_view name, bool subdomains, std::string_view host);
 /// Whether `host` (canonical) is one of the pattern's names. The port is not looked at.
 bool names_host(const DomainPattern& pattern, std::string_view host);
 /// The same, and `port` is the pattern's, where it has one.

@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "policies/decide.h"
 #include "policies/exposure.h"
+#include "policies/network_rules.h"
 
 namespace kai {
 namespace {
@@ -17,6 +18,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::uint64_t kMegabyte = 1 << 20;
+constexpr const char* kLoopback = "its own loopback only";
+constexpr const char* kReaches = "its own loopback, and by name, through egress, what is listed here";
 
 bool has(const std::vector<std::string>& words, std::string_view word) {
   return std::find(words.begin(), words.end(), word) != words.end();
@@ -60,8 +63,9 @@ const char* kind_name(spec::Mount::Kind kind) {
 /// Builds the layers of one agent, in the order in which they are explained.
 class Explanation {
  public:
-  Explanation(const Compiled& compiled, const Policy& policy, const std::vector<std::string>& degraded)
-      : compiled_(compiled), spec_(compiled.spec), policy_(policy), degraded_(degraded) {}
+  Explanation(const Compiled& compiled, const Policy& policy, const std::vector<std::string>& degraded,
+              const NetworkNow* now)
+      : compiled_(compiled), spec_(compiled.spec), policy_(policy), degraded_(degraded), now_(now) {}
 
   Json layers() {
     namespaces();
@@ -212,10 +216,73 @@ class Explanation {
       layer("network", State::kOpened,
             spec_.unsandboxed() ? "the host's" : "the host's: TCP to every address on network.ports, UDP anywhere",
             grant_rule(policy_, spec_.unsandboxed() ? "unsandboxed" : "hostNetwork"));
-    } else {
-      layer("network", State::kOn, "its own loopback only: egress is not in this version", "builtin");
+      return add_verdicts("/security/networkAccess/allowedDomains/");
     }
+    if (now_ != nullptr) return network_now();
+    const bool reaches = !network_ports(spec_.network()).empty();
+    layer("network", State::kOn, reaches ? kReaches : kLoopback,
+          reaches ? policy_.rule("network.allowedDomains") : "builtin");
     add_verdicts("/security/networkAccess/allowedDomains/");
+    if (reaches) egress_rules(spec_.network(), policy_);
+  }
+
+  void network_now() {
+    const Compiled* compiled = now_->compiled;
+    const bool given = compiled != nullptr && !compiled->spec.host_network();
+    const egress::Rules rules = given ? compiled->spec.network() : egress::Rules();
+    const bool started_with = !network_ports(spec_.network()).empty();
+    const bool reaches = started_with && !network_ports(rules).empty();
+    const bool same = given && rules.SerializeAsString() == spec_.network().SerializeAsString();
+    std::string summary = reaches ? kReaches : kLoopback;
+    if (!same) summary += "; by policy " + now_->policy.name + " as it is now, all else by that of its start";
+    if (const std::string why = why_cut(started_with, rules); !why.empty()) summary += ": " + why;
+    layer("network", State::kOn, summary, reaches ? now_->policy.rule("network.allowedDomains") : "builtin");
+    if (given) add_verdicts("/security/networkAccess/allowedDomains/", *compiled);
+    if (reaches) egress_rules(rules, now_->policy);
+  }
+
+  /// Why it reaches nobody, although the policy of now may allow more.
+  [[nodiscard]] std::string why_cut(bool started_with, const egress::Rules& rules) const {
+    if (now_->compiled == nullptr) return "it refuses this agent, whose network is cut";
+    if (now_->compiled->spec.host_network()) {
+      return "it gives the host's network, which waits for kaictl restart " + spec_.agent_id();
+    }
+    const bool waits = !started_with && !network_ports(rules).empty();
+    return waits ? "it gives a network, which waits for kaictl restart " + spec_.agent_id() : "";
+  }
+
+  /// What holds for whatever is reached.
+  void egress_rules(const egress::Rules& rules, const Policy& policy) {
+    for (const egress::Cidr& cidr : rules.cidrs()) {
+      item(text_of(cidr), "addresses that names may lead to, and that it may connect to by themselves", cidr.rule());
+    }
+    for (const egress::Pattern& block : rules.blocked()) item(text_of(block), "blocked", block.rule());
+    for (const egress::Cidr& block : rules.declined_addresses()) {
+      if (!is_of_manifest(block)) item(listed_text(block), "blocked", block.rule());
+    }
+    for (const egress::StaticHost& host : rules.hosts()) {
+      const auto address = address_of(host.address());
+      item(host.name(), "at " + (address ? address_text(*address) : "no address") + ", instead of DNS", host.rule());
+    }
+    add_ports(rules, policy);
+    item("protocols", joined(policy.network_limit.allowed_protocols), policy.rule("networkLimit.allowedProtocols"));
+    item("connections", rules.limits().connections(), rules.limits().connections_rule())["unit"] =
+        "at once, and new ones a second";
+    item("bandwidth", policy.network_limit.bandwidth_kb, policy.rule("networkLimit.bandwidthLimit"))["unit"] =
+        "KB/s each way";
+  }
+
+  /// A port that it did not have when it was started has no listener.
+  void add_ports(const egress::Rules& rules, const Policy& policy) {
+    const auto listening = network_ports(spec_.network());
+    std::string ports, waiting;
+    for (const std::uint16_t port : network_ports(rules)) {
+      const bool listens = std::find(listening.begin(), listening.end(), port) != listening.end();
+      std::string& list = listens ? ports : waiting;
+      list += (list.empty() ? "" : ", ") + std::to_string(port);
+    }
+    if (!waiting.empty()) waiting = "; after kaictl restart " + spec_.agent_id() + ": " + waiting;
+    item("ports", (ports.empty() ? "none" : ports) + waiting, policy.rule("network.ports"));
   }
 
   void permissions() {
@@ -227,8 +294,9 @@ class Explanation {
   }
 
   /// What became of the manifest's wishes below `pointer`.
-  void add_verdicts(std::string_view pointer) {
-    for (const auto* list : {&compiled_.granted, &compiled_.trimmed}) {
+  void add_verdicts(std::string_view pointer) { add_verdicts(pointer, compiled_); }
+  void add_verdicts(std::string_view pointer, const Compiled& compiled) {
+    for (const auto* list : {&compiled.granted, &compiled.trimmed}) {
       for (const Verdict& verdict : *list) {
         if (!verdict.pointer.starts_with(pointer)) continue;
         const char* word = verdict.kind == Verdict::Kind::kGranted ? "granted: " : "trimmed: ";
@@ -241,10 +309,12 @@ class Explanation {
   const spec::SandboxSpec& spec_;
   const Policy& policy_;
   const std::vector<std::string>& degraded_;
+  const NetworkNow* now_;
   Json layers_ = Json::array();
 };
 
-Json explanation(const Compiled& compiled, const Policy& policy, const std::vector<std::string>& degraded) {
+Json explanation(const Compiled& compiled, const Policy& policy, const std::vector<std::string>& degraded,
+                 const NetworkNow* now) {
   Json grants = Json::array();
   for (const std::string& grant : compiled.grants) {
     grants.push_back({{"name", grant}, {"rule", grant_rule(policy, grant)}});
@@ -264,7 +334,7 @@ Json explanation(const Compiled& compiled, const Policy& policy, const std::vect
           {"grants", std::move(grants)},
           {"degraded", std::move(missing)},
           {"exposure", {{"score", exposure.score}, {"items", std::move(items)}}},
-          {"layers", Explanation(compiled, policy, degraded).layers()}};
+          {"layers", Explanation(compiled, policy, degraded, now).layers()}};
 }
 
 std::string padded(std::string text, std::size_t width) {
@@ -287,12 +357,14 @@ std::string value_text(const Json& item) {
 
 }  // namespace
 
-std::string explain_json(const Compiled& compiled, const Policy& policy, const std::vector<std::string>& degraded) {
-  return explanation(compiled, policy, degraded).dump(-1, ' ', true, Json::error_handler_t::replace);
+std::string explain_json(const Compiled& compiled, const Policy& policy, const std::vector<std::string>& degraded,
+                         const NetworkNow* now) {
+  return explanation(compiled, policy, degraded, now).dump(-1, ' ', true, Json::error_handler_t::replace);
 }
 
-std::string explain_text(const Compiled& compiled, const Policy& policy, const std::vector<std::string>& degraded) {
-  const Json all = explanation(compiled, policy, degraded);
+std::string explain_text(const Compiled& compiled, const Policy& policy, const std::vector<std::string>& degraded,
+                         const NetworkNow* now) {
+  const Json all = explanation(compiled, policy, degraded, now);
   std::string text = all["id"].get<std::string>() + " under policy " + policy.name + " [" + policy.rule("") +
                      "], exposure " + all["exposure"]["score"].dump() + "\n";
   for (const Json& layer : all["layers"]) {

@@ -4,6 +4,8 @@
 #include <array>
 #include <cmath>
 
+#include "policies/network_rules.h"
+
 namespace kai {
 namespace {
 
@@ -92,19 +94,21 @@ void add_mounts(const spec::SandboxSpec& spec, Items& items) {
             std::to_string(writable) + " of the host's paths can be written");
 }
 
-void add_network(const spec::SandboxSpec& spec, const Policy& policy, Items& items) {
+void add_network(const spec::SandboxSpec& spec, Items& items) {
   if (spec.host_network()) {
     items.add("hostNetwork", kHostNetwork,
               "the host's network: its loopback services, TCP on network.ports, UDP anywhere");
   }
-  const NetworkRules& network = policy.network;
-  const std::size_t names = network.allowed_domains.size() + network.allowed_cidrs.size();
-  if (names == 0) return;
-  items.add("network", kNamedNetwork + share(names, kMostNames), "the policy lets it reach named hosts");
-  const auto& domains = network.allowed_domains;
-  const bool anything = std::find(domains.begin(), domains.end(), "*") != domains.end();
-  if (anything)
+  const egress::Rules& rules = spec.network();
+  const std::size_t names = reachable_names(rules).size();
+  const auto blocks = reaches_addresses(rules) ? static_cast<std::size_t>(rules.cidrs_size()) : 0;
+  if (names + blocks == 0) return;
+  items.add("network", kNamedNetwork + share(names + blocks, kMostNames),
+            "reaches the hosts that it is allowed by name");
+  const auto is_anything = [](const egress::Pattern& pattern) { return pattern.name().empty(); };
+  if (names > 0 && std::any_of(rules.allowed().begin(), rules.allowed().end(), is_anything)) {
     items.add("network: any name", kAnyNetwork, "allowedDomains has *: the manifest alone says where it goes");
+  }
 }
 
 void add_limits(const spec::SandboxSpec& spec, const Policy& policy, Items& items) {
@@ -137,7 +141,7 @@ Exposure exposure_of(const spec::SandboxSpec& spec, const Policy& policy, const 
   } else {
     add_seccomp(spec, policy, items);
     add_mounts(spec, items);
-    add_network(spec, policy, items);
+    add_network(spec, items);
   }
   for (const Layer& layer : kLayers) {
     const bool missing = std::find(degraded.begin(), degraded.end(), layer.name) != degraded.end();

@@ -68,8 +68,9 @@ void add_system_mounts(spec::SandboxSpec& spec, const std::map<std::string, std:
   for (const auto& [name, address] : hosts) names += address + " " + name + "\n";
   add_content(spec, "/etc/hosts", std::move(names));
   add_content(spec, "/etc/hostname", spec.hostname() + "\n");
-  // Nobody answers there before egress does: a lookup is refused at once instead of timing out.
-  add_content(spec, "/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n");
+  // Egress answers there where the agent has a network: at once where it refuses, and else within the 8 s that name
+  // servers outside have. Where the agent has none, nobody is there, and a lookup is refused at once.
+  add_content(spec, "/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:10 attempts:1\n");
   add_content(spec, "/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n");
 }
 

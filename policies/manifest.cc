@@ -9,6 +9,7 @@
 #include "policies/manifest_json.h"
 #include "policies/manifest_names.h"
 #include "policies/manifest_text.h"
+#include "policies/written_domains.h"
 
 namespace kai {
 namespace manifest {
@@ -26,14 +27,15 @@ std::optional<std::string> read_formatted(const Place& place, std::size_t longes
   return std::nullopt;
 }
 
-/// Strings with a format, each once.
+/// Strings with a format, each once. `normal`: what is kept of each that has it, and compared.
 std::vector<std::string> read_list(const Place& place, std::size_t most, std::size_t longest, FormatFault format,
-                                   Faults& faults) {
+                                   Faults& faults, std::optional<std::string> (*normal)(std::string_view) = nullptr) {
   std::vector<std::string> list;
   std::set<std::string> seen;
   for (const Place& element : read_array(place, most, faults)) {
     auto text = read_formatted(element, longest, format, faults);
     if (!text) continue;
+    if (normal != nullptr) *text = *normal(*text);
     if (!seen.insert(*text).second) {
       faults.add(element, "is there twice: " + shown(*text));
     } else {
@@ -106,10 +108,10 @@ NetworkPolicy read_network(const Place& place, Faults& faults) {
   ObjectReader object(place, {"allowOutbound", "allowedDomains", "blockedDomains", "maxConnections"}, faults);
   if (const auto field = object.required("allowOutbound")) assign(network.allow_outbound, read_bool(*field, faults));
   if (const auto field = object.optional("allowedDomains")) {
-    network.allowed_domains = read_list(*field, 256, 261, domain_fault, faults);
+    network.allowed_domains = read_list(*field, 256, 262, manifest_domain_fault, faults, normalized_manifest_domain);
   }
   if (const auto field = object.optional("blockedDomains")) {
-    network.blocked_domains = read_list(*field, 256, 261, domain_fault, faults);
+    network.blocked_domains = read_list(*field, 256, 262, manifest_domain_fault, faults, normalized_manifest_domain);
   }
   if (const auto field = object.optional("maxConnections")) network.max_connections = read_count(*field, 65535, faults);
   return network;

@@ -92,7 +92,7 @@ const char* name_fault(std::string_view name) {
   if (name.size() > 253) return "is longer than the 253 characters of a DNS name";
   if (name.back() == '.') return "must not end in a dot";
   if (std::any_of(name.begin(), name.end(), [](char c) { return static_cast<unsigned char>(c) >= 0x80; })) {
-    return "must be ASCII: write an international name as punycode (xn--…)";
+    return "must be ASCII here: an international name as its A-labels (xn--…)";
   }
   if (name.find(':') != std::string_view::npos || name[0] == '[' || ends_in_number(name)) {
     return "must be a DNS name, not an address: only the operator's policy (allowedCidrs) opens addresses";

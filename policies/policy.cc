@@ -34,8 +34,13 @@ const Policy& PolicySet::for_agent(std::string_view id) const {
   return policies.back();
 }
 
+void PolicySet::block_everywhere(const std::vector<GlobalBlock>& blocks) {
+  for (Policy& policy : policies) policy.global_blocks = blocks;
+}
+
 const Policy* PolicySet::named(std::string_view name) const {
-  const auto found = std::find_if(policies.begin(), policies.end(), [&](const Policy& each) { return each.name == name; });
+  const auto found =
+      std::find_if(policies.begin(), policies.end(), [&](const Policy& each) { return each.name == name; });
   return found != policies.end() ? &*found : nullptr;
 }
 

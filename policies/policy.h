@@ -32,7 +32,7 @@ struct Deadlines {
 /// A ceiling over the manifest's networkAccess. Default: nothing is allowed.
 struct NetworkRules {
   std::vector<std::string> allowed_domains;  ///< name, *.name, name:port, or "*": whatever the manifest asks
-  std::vector<std::string> blocked_domains;
+  std::vector<std::string> blocked_domains;  ///< addresses and blocks of them too
   std::vector<std::string> allowed_cidrs;
   std::vector<std::uint16_t> ports = {80, 443};
   std::map<std::string, std::string> hosts;  ///< name → address, instead of DNS
@@ -63,6 +63,12 @@ struct UpgradeRules {
 };
 enum class Unsigned { kNever, kLocal };
 
+/// One entry of kaid.yaml's blockedDomains, which holds under every policy.
+struct GlobalBlock {
+  std::string pattern;  ///< as policies/domains.h reads it, or an address or block (policies/listed_address.h)
+  std::string rule;     ///< "kaid.yaml:3"
+};
+
 struct Policy {
   std::string name;            ///< shown in status and list
   std::string agent_id = "*";  ///< glob (* and ?) on the agent's id
@@ -76,7 +82,8 @@ struct Policy {
   NetworkLimits network_limit;
   Limits limits;
   NetworkRules network;
-  std::map<std::string, HostFile> files;  ///< by the agent's path
+  std::vector<GlobalBlock> global_blocks;  ///< the same in every policy: PolicySet::block_everywhere
+  std::map<std::string, HostFile> files;   ///< by the agent's path
   std::vector<Permission> permissions;
   std::map<std::string, std::string> services;
   std::vector<std::string> trusted_keys;
@@ -108,6 +115,8 @@ struct PolicySet {
   [[nodiscard]] const Policy& for_agent(std::string_view id) const;
   /// nullptr: no such name.
   [[nodiscard]] const Policy* named(std::string_view name) const;
+  /// Every policy, the built-in one too, gets kaid.yaml's blockedDomains.
+  void block_everywhere(const std::vector<GlobalBlock>& blocks);
 };
 
 /// Nothing beyond the sandbox is allowed. `ordinary_user`: kaid is not root, so that layers may be missing

@@ -13,6 +13,7 @@
 #include "policies/addresses.h"
 #include "policies/domains.h"
 #include "policies/manifest_formats.h"
+#include "policies/written_domains.h"
 
 namespace kai::policy_file {
 namespace {
@@ -85,7 +86,7 @@ const char* host_path_fault(std::string_view text) {
 }
 
 const char* host_name_fault(std::string_view text) {
-  return canonical_host(text) ? nullptr : "must be a DNS name (international names as xn--…)";
+  return written_host(text) ? nullptr : "must be a DNS name";
 }
 
 const char* address_fault(std::string_view text) {

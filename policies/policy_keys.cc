@@ -3,9 +3,11 @@
 #include <algorithm>
 
 #include "policies/addresses.h"
-#include "policies/domains.h"
+#include "policies/listed_address.h"
+#include "policies/network_rules.h"
 #include "policies/policy_formats.h"
 #include "policies/wording.h"
+#include "policies/written_domains.h"
 
 namespace kai::policy_file {
 namespace {
@@ -26,20 +28,30 @@ constexpr milliseconds kShortest(1);
 constexpr hours kDay(24);
 constexpr hours kWeek(7 * 24);
 constexpr std::size_t kMaxEntries = 1024;
-constexpr std::size_t kLongestName = 262;  // *. and a DNS name and :port
+constexpr std::size_t kLongestName = 1024;  // a name that is 253 bytes long in A-labels may be longer in UTF-8
+constexpr const char* kDnsPortFault = "must not be port 53, which is the DNS of the agent's own: nothing else is there";
 
-void read_domains(const Value& value, std::vector<std::string>& target) {
-  value.texts(target, kMaxEntries, kLongestName, domain_pattern_fault);
+void read_domains(const Value& value, std::vector<std::string>& target, Format format) {
+  value.texts(target, kMaxEntries, kLongestName, format);
   for (std::string& each : target) {
-    if (const auto pattern = read_domain_pattern(each)) each = pattern->text();
+    if (auto entry = normalized_listed_domain(each)) each = std::move(*entry);
   }
+}
+
+const char* allowed_domain_fault(std::string_view text) {
+  if (looks_like_address(text) && listed_address_fault(text) == nullptr) {
+    return "must be a name: addresses and blocks of them belong in network.allowedCidrs";
+  }
+  if (const char* fault = written_domain_fault(text)) return fault;
+  return text.ends_with(":53") ? kDnsPortFault : nullptr;
 }
 
 void read_ports(const Value& value, std::vector<std::uint16_t>& target) {
   target.clear();
-  value.list(kMaxEntries, [&](const Value& element) {
+  value.list(kMaxNetworkPorts, [&](const Value& element) {
     std::uint32_t port = 0;
     element.count(port, 1, 65535);
+    if (port == kDnsPort) element.fail(kDnsPortFault);
     if (std::find(target.begin(), target.end(), port) != target.end()) element.fail("is there twice");
     target.push_back(static_cast<std::uint16_t>(port));
   });
@@ -58,7 +70,7 @@ void read_hosts(const Value& value, std::map<std::string, std::string>& target) 
     if (!key_is(address, name, host_name_fault)) return;
     std::string text;
     address.text(text, 64, address_fault);
-    const std::string host = *canonical_host(name);
+    const std::string host = *written_host(name);
     if (!target.emplace(host, text).second) {
       value.reading().fail(address.node().key_place, shown(name) + " is there twice, as " + host);
     }
@@ -144,9 +156,13 @@ constexpr Key kKeys[] = {
      [](const Value& value, Policy& policy) { value.count(policy.limits.memory_store_mb, 0, kMaxMegabytes, "MB"); }},
     {"limits.inFlight", [](const Value& value, Policy& policy) { value.count(policy.limits.in_flight, 1, 4096); }},
     {"network.allowedDomains",
-     [](const Value& value, Policy& policy) { read_domains(value, policy.network.allowed_domains); }},
+     [](const Value& value, Policy& policy) {
+       read_domains(value, policy.network.allowed_domains, allowed_domain_fault);
+     }},
     {"network.blockedDomains",
-     [](const Value& value, Policy& policy) { read_domains(value, policy.network.blocked_domains); }},
+     [](const Value& value, Policy& policy) {
+       read_domains(value, policy.network.blocked_domains, listed_domain_fault);
+     }},
     {"network.allowedCidrs",
      [](const Value& value, Policy& policy) { value.texts(policy.network.allowed_cidrs, 256, 64, cidr_fault); }},
     {"network.ports", [](const Value& value, Policy& policy) { read_ports(value, policy.network.ports); }},

@@ -4,7 +4,9 @@
 
 #include "base/text.h"
 #include "policies/domains.h"
+#include "policies/listed_address.h"
 #include "policies/manifest_formats.h"
+#include "policies/network_rules.h"
 #include "policies/policy_formats.h"
 
 namespace kai::policy_file {
@@ -46,6 +48,44 @@ std::vector<DomainPattern> patterns_of(const std::vector<std::string>& texts) {
   return patterns;
 }
 
+void look_at_addresses(const Policy& policy, Warnings& warnings) {
+  std::vector<Cidr> open;
+  const auto blocked_at = [&](const Address& address) {
+    const auto& all = policy.network.blocked_domains;
+    return std::any_of(all.begin(), all.end(), [&](const std::string& text) {
+      const auto listed = read_listed_address(text);
+      return listed && listed->port == 0 && contains(listed->block, address);
+    });
+  };
+  for (std::size_t at = 0; at < policy.network.allowed_cidrs.size(); ++at) {
+    const std::string& text = policy.network.allowed_cidrs[at];
+    const auto cidr = read_cidr(text);
+    if (!cidr) continue;
+    open.push_back(*cidr);
+    // Wider than any block of addresses that are not public: whoever writes it may mean the Internet alone.
+    const bool whole = cidr->prefix < (cidr->network.bits == 32 ? 8U : 3U);
+    const char* loopback = cidr->network.bits == 32 ? "127.0.0.1" : "::1";
+    if (whole && contains(*cidr, *read_address(loopback))) {
+      warnings.add("network.allowedCidrs." + std::to_string(at),
+                   text + " has more in it than the Internet: a name may then lead to this machine (" + loopback +
+                       "), its networks and a cloud's metadata; list the blocks that are meant");
+    }
+  }
+  for (const auto& [name, text] : policy.network.hosts) {
+    const auto address = read_address(text);
+    const char* special = address ? special_address(*address) : nullptr;
+    const auto has_it = [&](const Cidr& cidr) { return contains(cidr, *address); };
+    if (address && blocked_at(*address)) {
+      warnings.add("network.hosts." + name,
+                   name + " leads nowhere: blockedDomains has " + address_text(*address) + ", and blocked wins");
+      continue;
+    }
+    if (special == nullptr || std::any_of(open.begin(), open.end(), has_it)) continue;
+    warnings.add("network.hosts." + name, name + " leads nowhere: " + address_text(*address) + " " + special +
+                                              ", which network.allowedCidrs does not have; add it there");
+  }
+}
+
 void look_at_network(const Policy& policy, Warnings& warnings) {
   const NetworkRules& network = policy.network;
   const std::vector<DomainPattern> blocked = patterns_of(network.blocked_domains);
@@ -63,6 +103,7 @@ void look_at_network(const Policy& policy, Warnings& warnings) {
       warnings.add(key, each.text() + " is allowed on no port: list some under network.ports");
     }
   }
+  look_at_addresses(policy, warnings);
   const bool allows = !network.allowed_domains.empty() || !network.allowed_cidrs.empty();
   if (allows && policy.network_limit.max_connections == 0) {
     warnings.add("networkLimit.maxConnections", "allows no connection, so that network allows nothing");

@@ -1,8 +1,11 @@
 #include "policies/policy_yaml.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/text.h"
+#include "policies/domains.h"
+#include "policies/network_rules.h"
 #include "policies/policy_keys.h"
 #include "policies/policy_tree.h"
 #include "policies/policy_value.h"
@@ -42,6 +45,21 @@ void settle_backoff(const Node& node, Policy& policy, Reading& reading) {
   check("base", backoff.base);
 }
 
+/// Each port is a listener of its own for every agent: network.ports and those of allowedDomains together.
+void check_ports(const Policy& policy, const Node& node, Reading& reading) {
+  std::set<std::uint16_t> ports(policy.network.ports.begin(), policy.network.ports.end());
+  for (const std::string& text : policy.network.allowed_domains) {
+    const auto pattern = read_domain_pattern(text);
+    if (pattern && pattern->port != 0) ports.insert(pattern->port);
+  }
+  if (ports.size() <= kMaxNetworkPorts) return;
+  const auto group = std::find_if(node.children.begin(), node.children.end(),
+                                  [](const Node& child) { return child.key == "network"; });
+  reading.fail(group->key_place, "network names " + std::to_string(ports.size()) +
+                                     " ports, in ports and in allowedDomains: an agent can have " +
+                                     std::to_string(kMaxNetworkPorts));
+}
+
 std::optional<Fault> read_policy(const std::string& file, const Node& node, Policy& policy) {
   Reading reading(file, policy);
   const Value value(node, "", reading);
@@ -50,6 +68,7 @@ std::optional<Fault> read_policy(const std::string& file, const Node& node, Poli
   // Nobody has to name a policy that is not asked for by name; status shows then where it stands.
   if (policy.name.empty()) policy.name = reading.rule(node.place);
   if (!reading.fault()) settle_backoff(node, policy, reading);
+  if (!reading.fault()) check_ports(policy, node, reading);
   return reading.fault();
 }
 

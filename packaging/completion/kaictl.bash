@@ -10,7 +10,7 @@ _kaictl_ids() {
 _kaictl() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}
   local commands='register unregister list status start stop restart terminate send logs events run
-    quarantine recover audit memory policy reload doctor version'
+    quarantine recover audit memory net policy reload doctor version'
   local global='--socket --output -o --help --version'
   local command='' socket='' at
   local -A options=(
@@ -23,7 +23,7 @@ _kaictl() {
     ['audit prove']='--checkpoint --timeout' ['audit checkpoint']='--timeout' ['audit rotate-key']='--timeout'
     ['memory stats']='--timeout' ['memory get']='--timeout' ['memory list']='--prefix --limit --cursor --timeout'
     ['memory export']='--timeout' ['memory import']='--timeout'
-    [run]='--manifest --policy --env --mount --' ['policy check']='--timeout'
+    [net]='--timeout' [run]='--manifest --policy --env --mount --' ['policy check']='--timeout'
     ['policy explain']='--connect --timeout' [reload]='--timeout' [doctor]='' [version]='--timeout'
   )
   COMPREPLY=()
@@ -69,7 +69,7 @@ _kaictl() {
     mapfile -t COMPREPLY < <(compgen -f -- "$current"; [[ $command != 'policy explain' ]] || compgen -W "$(_kaictl_ids "$socket")" -- "$current")
   elif [[ $command == register ]]; then
     mapfile -t COMPREPLY < <(compgen -f -- "$current")
-  elif [[ $command =~ ^(unregister|status|start|stop|restart|terminate|send|logs|events|recover|quarantine\ show|audit\ (list|export|verify|prove)|memory\ (stats|get|list|export|import))$ ]]; then
+  elif [[ $command =~ ^(unregister|status|net|start|stop|restart|terminate|send|logs|events|recover|quarantine\ show|audit\ (list|export|verify|prove)|memory\ (stats|get|list|export|import))$ ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$(_kaictl_ids "$socket")" -- "$current")
   fi
 }

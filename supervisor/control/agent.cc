@@ -2,6 +2,7 @@
 
 #include "base/fault_point.h"
 #include "base/text.h"
+#include "policies/network_rules.h"
 
 namespace kai {
 namespace {
@@ -15,6 +16,14 @@ State state_at_rest(const std::string& name) {
     if (name == to_string(state)) return state;
   }
   return State::kRegistered;
+}
+
+/// Two that are the same differ in nothing that holds only from a start on: of the network that is its ports alone.
+std::string what_a_start_needs(spec::SandboxSpec spec) {
+  egress::Rules ports;
+  for (const std::uint16_t port : network_ports(spec.network())) ports.add_ports(port);
+  if (spec.has_network()) *spec.mutable_network() = std::move(ports);
+  return spec.SerializeAsString();
 }
 
 bool at_rest(State state) {
@@ -33,6 +42,7 @@ Agent::Agent(Environment& environment, RegisteredAgent row, Manifest manifest)
       memory_(environment.memory, row_.id, manifest_.memory, policy_),
       denials_(environment.loop, environment.log, environment.audit, row_.id,
                [this](bool mostly_limits) { too_many_denials(mostly_limits); }),
+      connections_(environment.loop, environment.log, row_.id),
       backoff_timer_(environment.loop),
       retry_timer_(environment.loop),
       memory_timer_(environment.loop) {
@@ -104,6 +114,7 @@ Outcome<> Agent::terminate() {
   }
   const auto taken = apply(Event::kTerminate);
   if (taken) set_desired(Desired::kStopped);
+  if (taken && instance_) instance_->set_network(nullptr);
   return taken;
 }
 
@@ -252,14 +263,30 @@ Result<Compiled> Agent::description() const {
   return compile(manifest_, policy(), package());
 }
 
+/// What it may reach follows the policy at once; everything else waits for its next start.
+void Agent::update_network() {
+  if (!instance_) return;
+  // One that ends for good or stands still is not connected again; nor one whose end an earlier control had begun.
+  if (state_ == State::kQuarantined || state_ == State::kStopping) return instance_->set_network(nullptr);
+  const auto rules = network();
+  instance_->set_network(rules ? &*rules : nullptr);
+}
+
+std::optional<egress::Rules> Agent::network() const {
+  const auto compiled = compile(manifest_, *policy_, package());
+  if (!compiled || !compiled->spec.has_network()) return std::nullopt;
+  return compiled->spec.network();
+}
+
 bool Agent::policies_changed() {
   policy_ = environment_.policies.for_agent(row_.id);
   prepared_.reset();
   restart_policy_.use(*policy_);
   if (!instance_) return false;
+  update_network();
   const auto was = compile(manifest_, *instance_->policy(), package());
   const auto is = compile(manifest_, *policy_, package());
-  return !is || !was || was->spec.SerializeAsString() != is->spec.SerializeAsString();
+  return !is || !was || what_a_start_needs(was->spec) != what_a_start_needs(is->spec);
 }
 
 void Agent::report(LogLevel level, std::string_view event, std::string_view message,

@@ -14,6 +14,7 @@
 
 #include "policies/compile.h"
 #include "supervisor/control/audit_log.h"
+#include "supervisor/control/connection_log.h"
 #include "supervisor/control/environment.h"
 #include "supervisor/control/health.h"
 #include "supervisor/control/instance.h"
@@ -87,6 +88,8 @@ class Agent {
   /// Health, asked for now and answered from the last report where the agent is slower than `deadline`.
   void health(std::chrono::milliseconds deadline, std::function<void(std::string json)> answer);
 
+  /// Whom it may reach, by the policies of now; nullopt: nobody, or it has the host's network.
+  [[nodiscard]] std::optional<egress::Rules> network() const;
   [[nodiscard]] const std::optional<QuarantineRecord>& quarantined() const { return quarantine_; }
   [[nodiscard]] const RegisteredAgent& row() const { return row_; }
   [[nodiscard]] const Manifest& manifest() const { return manifest_; }
@@ -182,6 +185,7 @@ class Agent {
   [[nodiscard]] Failure start_failure() const;
   void check(const Result<>& written);
 
+  void update_network();
   void too_many_denials(bool mostly_limits);
   std::optional<Failure> refusal();
   [[nodiscard]] std::optional<Failure> not_served(const std::string& capability) const;
@@ -218,6 +222,7 @@ class Agent {
   std::int64_t start_asked_at_ = 0, up_since_ = 0;  // monotonic ms
   std::unique_ptr<OutputPipes> output_;
   DenialLog denials_;
+  ConnectionLog connections_;
   std::vector<std::string> last_degraded_;
   std::unique_ptr<Instance> instance_;
   std::unique_ptr<HealthMonitor> health_;

@@ -4,6 +4,7 @@
 #include "base/base64.h"
 #include "base/text.h"
 #include "supervisor/control/agent.h"
+#include "supervisor/control/egress_client.h"
 
 namespace kai {
 namespace {
@@ -57,6 +58,11 @@ Instance::Handlers Agent::instance_handlers() {
   handlers.resumed = [this](klp::Resume::Phase phase) { on_resumed(phase); };
   handlers.message = [this](klp::Message&& message) { on_message(message); };
   handlers.memory = [this](klp::MemoryRequest&& request) { on_memory(std::move(request)); };
+  handlers.network_refused = [this](const std::string& why) {
+    environment_.log.write(LogLevel::kError, row_.id, "error",
+                           "it is cut off from the network: its rules were not taken: " + why);
+  };
+  handlers.network = [this](const egress::Event& event) { connections_.write(event); };
   handlers.log = [this](const klp::AgentLog& log) {
     output_->log(parse_log_level(log.level()).value_or(LogLevel::kInfo), log.message(), log.fields_json());
   };
@@ -95,6 +101,7 @@ void Agent::adopt(KeeperClient::Adoption adoption) {
   }
   instance_ = std::make_unique<Instance>(environment_.loop, environment_.keeper, **sandbox, std::move(adoption),
                                          known_key(found.instance()), denials_, instance_handlers());
+  update_network();
   if (!isolated && found.frozen()) {
     // Nobody knows why any more; it does not run on.
     static_cast<void>(quarantine(
@@ -222,6 +229,8 @@ void Agent::on_ended(const End& end) {
   const std::uint64_t ended = instance_ ? instance_->number() : ended_instance_;
   if (output_) output_->finish();
   denials_.finish();
+  connections_.finish();
+  if (instance_ && instance_->has_network()) environment_.egress->ended(ended, row_.id);
   if (instance_ && instance_->channel() != nullptr) {
     const bool asked = state_ == State::kStopping || end.clean();
     instance_->channel()->fail_all({asked ? "NOT_RUNNING" : "AGENT_CRASHED",

@@ -110,7 +110,7 @@ void Agent::count_retry(const std::string& why) {
          {{"retryCount", quarantine_->retry_count}, {"maxRetries", quarantine_->max_retries}, {"forced", forced_}});
 }
 
-// Stopped where it stands, looked at, and then kept so or ended, as policy says. Its network is its own loopback, and
+// Stopped where it stands, looked at, and then kept so or ended, as policy says. Its network is cut, and
 // its channel is read no more.
 void Agent::isolate() {
   const auto health = std::move(health_);

@@ -23,6 +23,7 @@ Control::Control(const Environment& environment, const std::string& log_director
       adoptions_(std::move(adoptions)),
       agents_(environment_),
       router_(environment_.loop, environment_.log, agents_),
+      egress_(environment_.loop, environment_.keeper, environment_.log, environment_.audit),
       runs_(environment_),
       operations_{environment_, agents_, runs_, log_directory},
       api_(environment.loop, environment.log,
@@ -31,6 +32,7 @@ Control::Control(const Environment& environment, const std::string& log_director
              handle_request(operations_, request, std::move(descriptors), responder);
            }) {
   environment_.router = &router_;
+  environment_.egress = &egress_;
   environment_.loop.before_deferred([&audit = environment_.audit] { audit.flush(); });
 }
 
@@ -44,6 +46,7 @@ Result<> Control::start() {
       {.stopping = [this] { stop(); },
        .reload = [this](const keeper::Reload& reload,
                         const Fd& policies) { take_policies(operations_, reload, policies); },
+       .egress = [this](Fd socket, bool again) { egress_.use(std::move(socket), again); },
        .lost = [this](const std::string& reason) { lost_keeper(reason); }});
   if (auto loaded = agents_.load(); !loaded) return loaded;
   // Packages that a refused or interrupted registration left; before anybody can register another.

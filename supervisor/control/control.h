@@ -4,6 +4,7 @@
 #include <string>
 
 #include "supervisor/control/agents.h"
+#include "supervisor/control/egress_client.h"
 #include "supervisor/control/operator_api.h"
 #include "supervisor/control/requests.h"
 #include "supervisor/control/router.h"
@@ -34,6 +35,7 @@ class Control {
   std::vector<KeeperClient::Adoption> adoptions_;
   Agents agents_;
   Router router_;
+  EgressClient egress_;
   Runs runs_;
   Operations operations_;
   OperatorApi api_;

@@ -5,11 +5,13 @@
 #include <vector>
 
 #include "base/text.h"
+#include "supervisor/control/connection_log.h"
 
 namespace kai {
 namespace {
 
 constexpr std::uint32_t kLinesPerSecond = 10;
+constexpr std::uint32_t kLinesAtOnce = 100;  // as many as quarantine by default: what led to one is on record whole
 constexpr std::chrono::milliseconds kReportInterval{1'000};
 
 const char* kind_name(Denial::Kind kind) {
@@ -22,6 +24,8 @@ const char* kind_name(Denial::Kind kind) {
       return "limit";
     case Denial::Kind::kMessage:
       return "message";
+    case Denial::Kind::kNetwork:
+      return "network";
   }
   return "?";
 }
@@ -64,12 +68,42 @@ Denial limit_denial(const keeper::LimitHit& hit, const Policy& policy) {
   return denial;
 }
 
+Denial network_denial(const egress::Refused& refused) {
+  Denial denial;
+  denial.kind = Denial::Kind::kNetwork;
+  denial.what = endpoint_text(refused.name(), refused.address(), refused.port());
+  switch (refused.kind()) {
+    case egress::Refused::LOOKUP:
+      denial.detail = "DNS lookup of " + denial.what;
+      denial.error = "REFUSED";
+      break;
+    case egress::Refused::DATAGRAM:
+      denial.detail = "UDP to " + denial.what;
+      denial.error = "ECONNREFUSED";
+      break;
+    case egress::Refused::PORT:
+      denial.detail = "connection to " + denial.what;
+      denial.error = "ECONNREFUSED";
+      break;
+    default:
+      denial.detail = "connection to " + denial.what;
+      denial.error = "ECONNRESET";
+  }
+  denial.name = refused.name();
+  denial.address = refused.address();
+  denial.port = refused.port();
+  denial.reason = refused.reason();
+  denial.rule = refused.rule();
+  denial.more = refused.more();
+  return denial;
+}
+
 DenialLog::DenialLog(EventLoop& loop, Log& log, AuditLog& audit, std::string agent, Threshold threshold)
     : log_(log),
       audit_(audit),
       agent_(std::move(agent)),
       threshold_(std::move(threshold)),
-      budget_(kLinesPerSecond, monotonic_ms()),
+      budget_(kLinesPerSecond, monotonic_ms(), kLinesAtOnce),
       report_timer_(loop) {}
 
 void DenialLog::use(PolicyRef policy) {
@@ -118,16 +152,23 @@ void DenialLog::note(std::uint64_t denials, Denial::Kind kind) {
 }
 
 void DenialLog::tell(const Denial& denial) {
-  std::vector<LogField> fields = {{"kind", kind_name(denial.kind)}, {"what", denial.what}};
-  if (!denial.detail.empty()) fields.emplace_back("detail", denial.detail);
+  const bool network = denial.kind == Denial::Kind::kNetwork;  // has fields of its own for that
+  std::vector<LogField> fields = {{"kind", kind_name(denial.kind)}};
+  if (!network) fields.emplace_back("what", denial.what);
+  if (!network && !denial.detail.empty()) fields.emplace_back("detail", denial.detail);
+  if (!denial.name.empty()) fields.emplace_back("name", denial.name);
+  if (!denial.address.empty()) fields.emplace_back("address", denial.address);
+  if (denial.port != 0) fields.emplace_back("port", denial.port);
+  if (network) fields.emplace_back("verdict", "refused");
   if (!denial.error.empty()) fields.emplace_back("error", denial.error);
   if (!denial.process.empty()) fields.emplace_back("process", denial.process);
   if (denial.pid != 0) fields.emplace_back("pid", denial.pid);
   if (denial.more != 0) fields.emplace_back("more", denial.more);
-  fields.emplace_back("rule", denial.rule);
+  if (!denial.rule.empty()) fields.emplace_back("rule", denial.rule);
   const std::string& subject = denial.detail.empty() ? denial.what : denial.detail;
   const char* verb = denial.kind == Denial::Kind::kLimit ? " reached: " : " refused: ";
-  const std::string message = subject + verb + denial.reason;
+  const std::string more = denial.more == 0 ? "" : "; and " + std::to_string(denial.more) + " more like it";
+  const std::string message = subject + verb + denial.reason + more;
   log_.write(LogLevel::kWarn, agent_, "kai.denied", message, fields);
   const std::string metadata = fields_json(message, fields);
   audit_.append(agent_, "kai.denied", metadata);

@@ -1,6 +1,6 @@
 // What an agent was refused, as the operator sees it: one line of the log each, limited in number, with the rest
 // counted. Kinds: a system call (the filter's notification), a file (Landlock, by the kernel's audit), a limit, a
-// message.
+// message, a connection (egress).
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "base/text.h"
+#include "proto/egress.pb.h"
 #include "proto/keeper.pb.h"
 #include "supervisor/control/audit_log.h"
 #include "supervisor/control/log.h"
@@ -20,21 +21,26 @@
 namespace kai {
 
 struct Denial {
-  enum class Kind { kSyscall, kFile, kLimit, kMessage };
+  enum class Kind { kSyscall, kFile, kLimit, kMessage, kNetwork };
 
   Kind kind = Kind::kSyscall;
-  std::string what;        ///< "unshare", "/proc/self/oom_score_adj", "limits.processes", an address
-  std::string detail;      ///< "unshare(CLONE_NEWUSER)", "fs.write_file", "128 processes": with arguments or values
-  std::string reason;      ///< a sentence
-  std::string rule;        ///< what refused it: "base.yaml:88", "10-calendar.yaml:14", "builtin"
-  std::string error;       ///< EPERM, as the agent got it; may be empty
-  std::string process;     ///< what the process calls itself; may be empty
-  int pid = 0;             ///< as the agent sees it; 0: not known
+  std::string what;           ///< "unshare", "/proc/self/oom_score_adj", "limits.processes", an address
+  std::string detail;         ///< "unshare(CLONE_NEWUSER)", "fs.write_file", "128 processes": with arguments or values
+  std::string reason;         ///< a sentence
+  std::string rule;           ///< what refused it: "base.yaml:88", "10-calendar.yaml:14", "builtin"
+  std::string error;          ///< EPERM, as the agent got it; may be empty
+  std::string process;        ///< what the process calls itself; may be empty
+  int pid = 0;                ///< as the agent sees it; 0: not known
+  std::string name, address;  ///< of a connection, where known
+  std::uint32_t port = 0;
   std::uint64_t more = 0;  ///< of the same that were not told one by one
 };
 
 /// What the keeper saw of a limit, with the policy's rule that set it.
 Denial limit_denial(const keeper::LimitHit& hit, const Policy& policy);
+
+/// What egress refused, or the agent's own kernel because egress does not listen there.
+Denial network_denial(const egress::Refused& refused);
 
 class DenialLog {
  public:

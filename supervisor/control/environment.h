@@ -12,6 +12,7 @@
 namespace kai {
 
 class AuditLog;
+class EgressClient;
 class MemoryManager;
 class Router;
 
@@ -26,6 +27,7 @@ struct Environment {
   AuditLog& audit;
   MemoryManager& memory;
   Router* router = nullptr;  ///< control's own, before anything is started
+  EgressClient* egress = nullptr;  ///< the same
 };
 
 }  // namespace kai

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/unix.h"
+#include "policies/network_rules.h"
 
 namespace kai {
 namespace {
@@ -42,6 +43,8 @@ Result<PreparedSandbox> prepare_sandbox(const Compiled& compiled, PolicyRef poli
   prepared.deadlines = policy->deadlines;
   prepared.memory_limit_mb = spec.cgroup().memory_bytes() >> 20;
   prepared.process_limit = spec.cgroup().pids();
+  prepared.network = spec.has_network();
+  if (spec.has_network()) prepared.network_ports = network_ports(spec.network());
   prepared.profile = spec.profile();
   prepared.grants = compiled.grants;
   prepared.policy = std::move(policy);
@@ -72,6 +75,8 @@ Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox&
       permissions_(sandbox.terms.permissions),
       policy_(sandbox.policy),
       runner_protocol_(sandbox.terms.runner_protocol),
+      network_(sandbox.network),
+      network_ports_(sandbox.network_ports),
       hello_timer_(loop),
       start_timer_(loop),
       kill_timer_(loop) {
@@ -85,6 +90,7 @@ KeeperClient::InstanceEvents Instance::events() {
       .exited = [this](const keeper::AgentExited& exited) { on_exited(exited); },
       .limit = [this](const keeper::LimitHit& hit) { on_limit(hit); },
       .file_denied = [this](const keeper::FileDenied& denied) { on_file_denied(denied); },
+      .network = [this](const egress::Event& event) { on_network(event); },
   };
 }
 
@@ -306,6 +312,26 @@ void Instance::on_file_denied(const keeper::FileDenied& denied) {
   denials_.write(denial);
 }
 
+void Instance::on_network(const egress::Event& event) {
+  const bool denied = event.has_refused() && event.refused().kind() != egress::Refused::FAILED;
+  denied ? denials_.write(network_denial(event.refused())) : handlers_.network(event);
+}
+
+void Instance::set_network(const egress::Rules* rules) {
+  if (!network_ || over_) return;
+  keeper::Request request;
+  request.mutable_set_network()->set_instance(number_);
+  std::vector<Fd> descriptors;
+  if (rules != nullptr) {
+    auto memfd = sealed_memfd("kai-rules", rules->SerializeAsString());
+    if (memfd) descriptors.push_back(std::move(*memfd));  // else nothing is allowed: it fails closed
+  }
+  keeper_.request(std::move(request), std::move(descriptors),
+                  [this, alive = alive_](const keeper::Reply& reply, const std::vector<Fd>&) {
+                    if (*alive && reply.has_failed()) handlers_.network_refused(reply.failed().detail());
+                  });
+}
+
 void Instance::on_rejected(const klp::Message& message, const Failure& failure) {
   Denial denial;
   denial.kind = Denial::Kind::kMessage;
@@ -369,6 +395,7 @@ void Instance::isolate(Isolated done) {
   start_timer_.stop();
   kill_timer_.stop();
   isolated_ = true;
+  set_network(nullptr);
   if (!spawned_) return done(false, {}, "its sandbox was not up yet");
   keeper::Request request;
   request.mutable_freeze()->set_instance(number_);

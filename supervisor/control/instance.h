@@ -26,9 +26,11 @@ struct PreparedSandbox {
   Deadlines deadlines;
   std::uint64_t memory_limit_mb = 0;
   std::uint32_t process_limit = 0;
-  std::string profile;              ///< of the seccomp filter
-  std::vector<std::string> grants;  ///< the powers of the policy that it uses
-  PolicyRef policy;                 ///< that it was made under
+  bool network = false;                      ///< it may reach somebody (spec.network)
+  std::vector<std::uint16_t> network_ports;  ///< that egress listens at for it
+  std::string profile;                       ///< of the seccomp filter
+  std::vector<std::string> grants;           ///< the powers of the policy that it uses
+  PolicyRef policy;                          ///< that it was made under
 };
 Result<PreparedSandbox> prepare_sandbox(const Compiled& compiled, PolicyRef policy);
 
@@ -46,6 +48,9 @@ class Instance {
     std::function<void(klp::Resume::Phase)> resumed = [](klp::Resume::Phase) {};
     std::function<void(klp::Message&&)> message = [](klp::Message&&) {};
     std::function<void(klp::MemoryRequest&&)> memory;  ///< empty: it has none, and is told so
+    /// The keeper did not take its new rules: it is cut off.
+    std::function<void(const std::string& why)> network_refused = [](const std::string&) {};
+    std::function<void(const egress::Event&)> network = [](const egress::Event&) {};  ///< but for denials
     std::function<void(const klp::AgentLog&)> log = [](const klp::AgentLog&) {};
     std::function<void(klp::HealthReport&&)> health = [](klp::HealthReport&&) {};
     std::function<void(const End&)> ended;  ///< once, last
@@ -76,6 +81,9 @@ class Instance {
   /// and why there is none. Nothing that it says is listened to any more.
   using Isolated = std::function<void(bool frozen, const std::string& processes, const std::string& missing)>;
   void isolate(Isolated done);
+  /// Its rules are these from now on, or none at all; nothing where it began without a network. What is open and not
+  /// allowed any more is reset at once.
+  void set_network(const egress::Rules* rules);
   void signal(int number);
 
   /// Answered with known = false where the keeper cannot tell.
@@ -83,6 +91,10 @@ class Instance {
   /// Null when there were no descriptors left for it; then `ended` is about to be called.
   [[nodiscard]] KlpChannel* channel() { return channel_.get(); }
 
+  /// It began with a network: egress listens for it.
+  [[nodiscard]] bool has_network() const { return network_; }
+  /// Where: a port that its policy allows since then needs another start.
+  [[nodiscard]] const std::vector<std::uint16_t>& network_ports() const { return network_ports_; }
   /// The keeper's name for it.
   [[nodiscard]] std::uint64_t number() const { return number_; }
   [[nodiscard]] int pid() const { return pid_; }
@@ -106,6 +118,7 @@ class Instance {
   void on_file_denied(const keeper::FileDenied& denied);
   void on_exited(const keeper::AgentExited& exited);
   void on_memory(klp::MemoryRequest&& request);
+  void on_network(const egress::Event& event);
   void on_rejected(const klp::Message& message, const Failure& failure);
   void on_channel_closed(const std::string& why, bool by_peer);
   KlpChannel::Handlers channel_handlers();
@@ -125,6 +138,8 @@ class Instance {
   std::vector<Permission> permissions_;
   PolicyRef policy_;
   bool runner_protocol_ = false;
+  bool network_ = false;
+  std::vector<std::uint16_t> network_ports_;
   std::uint64_t number_ = 0;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   EndFacts facts_;

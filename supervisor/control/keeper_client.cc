@@ -105,6 +105,11 @@ void KeeperClient::dispatch(const keeper::Reply& reply, std::vector<Fd> descript
         found->second.file_denied(reply.file_denied());
       }
       return;
+    case keeper::Reply::kEgress:
+      if (events_.egress && descriptors.size() == 1) {
+        events_.egress(std::move(descriptors.front()), reply.egress().again());
+      }
+      return;
     case keeper::Reply::kStopping:
       if (events_.stopping) events_.stopping();
       return;
@@ -122,6 +127,13 @@ void KeeperClient::answer(std::uint64_t id, const keeper::Reply& reply, std::vec
   const auto answer = std::move(found->second);
   answers_.erase(found);
   answer(reply, std::move(descriptors));
+}
+
+bool KeeperClient::tell_network(std::uint64_t instance, const egress::Event& event) {
+  const auto found = instances_.find(instance);
+  if (found == instances_.end()) return false;
+  found->second.network(event);
+  return true;
 }
 
 void KeeperClient::kill(std::uint64_t instance) {

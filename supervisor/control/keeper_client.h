@@ -12,6 +12,7 @@
 
 #include "base/fd.h"
 #include "base/result.h"
+#include "proto/egress.pb.h"
 #include "proto/keeper.pb.h"
 #include "supervisor/loop/event_loop.h"
 
@@ -23,6 +24,7 @@ class KeeperClient {
   struct Events {
     std::function<void()> stopping;
     std::function<void(const keeper::Reload&, Fd policies)> reload;
+    std::function<void(Fd socket, bool again)> egress;    ///< there is one now (proto/keeper.proto, EgressSocket)
     std::function<void(const std::string& reason)> lost;  ///< the keeper is gone: control has no reason to live on
   };
 
@@ -35,6 +37,7 @@ class KeeperClient {
     std::function<void(const keeper::AgentExited&)> exited;  ///< once, last
     std::function<void(const keeper::LimitHit&)> limit;
     std::function<void(const keeper::FileDenied&)> file_denied;
+    std::function<void(const egress::Event&)> network;
   };
   /// An instance that outlived the control before (proto/keeper.proto says which descriptors there are).
   struct Adoption {
@@ -63,6 +66,8 @@ class KeeperClient {
   void adopt(std::uint64_t instance, InstanceEvents events) { instances_.emplace(instance, std::move(events)); }
   /// SIGKILL to the tree of an instance.
   void kill(std::uint64_t instance);
+  /// What egress saw of one. false: that instance is gone by now.
+  bool tell_network(std::uint64_t instance, const egress::Event& event);
   void forget(std::uint64_t instance) { instances_.erase(instance); }
 
  private:

@@ -76,7 +76,7 @@ std::uint64_t LineSplitter::skip(std::string_view bytes) {
 
 bool LogBudget::take(std::int64_t now_ms) {
   const double gained = static_cast<double>(std::max<std::int64_t>(0, now_ms - filled_at_)) * per_second_ / 1000;
-  tokens_ = std::min<double>(per_second_, tokens_ + gained);
+  tokens_ = std::min<double>(at_once_, tokens_ + gained);
   filled_at_ = now_ms;
   if (tokens_ < 1) return false;
   tokens_ -= 1;

@@ -39,11 +39,15 @@ class LineSplitter {
   bool skipping_ = false;  // inside a line that was not wanted; it has been counted
 };
 
-/// A token bucket of lines: `per_second` a second, as many at once. Time is monotonic_ms().
+/// A token bucket of lines: `per_second` a second, `at_once` of them (0: as many) in a burst. Time is monotonic_ms().
 class LogBudget {
  public:
-  LogBudget(std::uint32_t per_second, std::int64_t now_ms)
-      : per_second_(per_second), tokens_(per_second), filled_at_(now_ms), reported_at_(now_ms) {}
+  LogBudget(std::uint32_t per_second, std::int64_t now_ms, std::uint32_t at_once = 0)
+      : per_second_(per_second),
+        at_once_(at_once != 0 ? at_once : per_second),
+        tokens_(at_once_),
+        filled_at_(now_ms),
+        reported_at_(now_ms) {}
 
   /// Whether one line more may be logged now; takes its token.
   bool take(std::int64_t now_ms);
@@ -54,7 +58,7 @@ class LogBudget {
   [[nodiscard]] std::uint32_t per_second() const { return per_second_; }
 
  private:
-  std::uint32_t per_second_;
+  std::uint32_t per_second_, at_once_;
   double tokens_;
   std::int64_t filled_at_;
   std::int64_t reported_at_;

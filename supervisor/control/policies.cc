@@ -9,7 +9,8 @@
 namespace kai {
 namespace {
 
-constexpr std::size_t kMaxBytes = (kMaxPolicyFileBytes + 1024) * kMaxPolicyFiles;
+constexpr std::size_t kMaxBlockedBytes = 1 << 20;  // kaid.yaml's 1,024 entries, each with where it stands
+constexpr std::size_t kMaxBytes = (kMaxPolicyFileBytes + 1024) * kMaxPolicyFiles + kMaxBlockedBytes;
 
 }  // namespace
 
@@ -28,6 +29,9 @@ Result<> Policies::take(const Fd& memfd) {
   for (const auto& file : texts.files()) files.push_back({file.name(), file.text()});
   auto parsed = parse_policies(files, ordinary_user_);
   if (!parsed) return tl::unexpected(parsed.error());
+  std::vector<GlobalBlock> blocks;
+  for (const auto& each : texts.blocked_domains()) blocks.push_back({each.pattern(), each.rule()});
+  parsed->block_everywhere(blocks);
   use(std::move(*parsed));
   return {};
 }

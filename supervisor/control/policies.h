@@ -18,7 +18,8 @@ class Policies {
  public:
   explicit Policies(bool ordinary_user);
 
-  /// `memfd`: a serialized kai.keeper.Policies (proto/keeper.proto). On an error the old ones stay.
+  /// `memfd`: a serialized kai.keeper.Policies (proto/keeper.proto): the texts, and what kaid.yaml blocks under all of
+  /// them. On an error the old ones stay.
   Result<> take(const Fd& memfd);
 
   void use(PolicySet set);

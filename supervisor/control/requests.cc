@@ -91,6 +91,8 @@ void handle_request(Operations& operations, const control::Request& request, std
       return handle_memory_export(operations, request.memory_export(), first_of(descriptors), responder);
     case R::kMemoryImport:
       return handle_memory_import(operations, request.memory_import(), first_of(descriptors), responder);
+    case R::kNet:
+      return handle_net(operations, request.net(), responder);
     case R::OP_NOT_SET:
       break;
   }

@@ -50,6 +50,9 @@ void handle_memory_import(Operations& operations, const control::MemoryImport& r
 /// The failure that a memory's refusal is for an operator.
 Failure memory_failure(const std::string& agent, const klp::MemoryError& error);
 
+// requests_network.cc
+void handle_net(Operations& operations, const control::Net& request, const Responder& responder);
+
 // requests_events.cc
 void handle_events(Operations& operations, const control::Events& request, const Responder& responder);
 

@@ -1,4 +1,6 @@
 // `kaictl reload` and SIGHUP, `policy check`, `policy explain`.
+#include <algorithm>
+
 #include <nlohmann/json.hpp>
 
 #include "policies/compile.h"
@@ -33,10 +35,13 @@ Outcome<> take(Operations& operations, const keeper::Reload& reload, const Fd& m
   for (const std::string& warning : set.warnings) {
     environment.log.write(LogLevel::kWarn, "", "kai.policy_loaded", warning);
   }
+  operations.runs.policies_changed();
   for (const std::string& id : operations.agents.policies_changed()) {
-    environment.log.write(LogLevel::kWarn, id, "kai.policy_loaded",
-                          "its policy has changed; it runs in its old sandbox until: kaictl restart " + id,
-                          {{"policy", environment.policies.for_agent(id)->name}});
+    environment.log.write(
+        LogLevel::kWarn, id, "kai.policy_loaded",
+        "its policy has changed: whom it may reach follows at once; it runs in its old sandbox until: kaictl restart " +
+            id,
+        {{"policy", environment.policies.for_agent(id)->name}});
   }
   return {};
 }
@@ -46,6 +51,13 @@ std::string reload_document(const PolicySet& set) {
   for (const Policy& policy : set.policies) names.push_back(policy.name);
   return nlohmann::ordered_json{{"policies", std::move(names)}, {"warnings", set.warnings}}.dump(
       -1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+/// Whether a connection of the agent that runs could arrive anywhere.
+bool listens(const Agent& agent, std::uint16_t port) {
+  if (!agent.network()) return true;  // it has the host's network
+  const auto& ports = agent.instance()->network_ports();
+  return std::find(ports.begin(), ports.end(), port) != ports.end();
 }
 
 }  // namespace
@@ -90,9 +102,11 @@ void handle_policy_explain(Operations& operations, const control::PolicyExplain&
   PolicyRef policy;
   Package package;
   std::vector<std::string> degraded;
+  const Agent* running = nullptr;
   if (!request.id().empty()) {
     const Agent* agent = operations.agents.find(request.id());
     if (agent == nullptr) return responder.fail(not_registered(request.id()));
+    if (agent->instance() != nullptr) running = agent;
     manifest = agent->manifest();
     package = agent->package();
     policy = agent->governing();
@@ -106,11 +120,23 @@ void handle_policy_explain(Operations& operations, const control::PolicyExplain&
   }
   if (!request.connect_name().empty()) {
     const auto port = static_cast<std::uint16_t>(request.connect_port());
-    return responder.done(connect_json(connect_verdict(manifest, *policy, request.connect_name(), port)));
+    // What an agent may reach follows the policies of now, whatever it was started under.
+    const PolicyRef now = environment.policies.for_agent(manifest.id);
+    Verdict verdict = connect_verdict(manifest, *now, request.connect_name(), port);
+    if (running != nullptr && !listens(*running, port) && verdict.kind == Verdict::Kind::kGranted) {
+      verdict.kind = Verdict::Kind::kRefused;
+      verdict.reason = "the policy allows it, but only since the agent was started: kaictl restart " + manifest.id;
+    }
+    return responder.done(connect_json(verdict));
   }
   const auto compiled = compile(manifest, *policy, package);
   if (!compiled) return responder.fail({"DENIED", compiled.error().message(), {}, {}, false});
-  responder.done(explain_json(*compiled, *policy, degraded), {}, explain_text(*compiled, *policy, degraded));
+  const PolicyRef latest = environment.policies.for_agent(manifest.id);
+  const auto recompiled = compile(manifest, *latest, package);
+  const NetworkNow now{*latest, recompiled ? &*recompiled : nullptr};
+  const NetworkNow* const changed = running != nullptr && latest != policy ? &now : nullptr;
+  responder.done(explain_json(*compiled, *policy, degraded, changed), {},
+                 explain_text(*compiled, *policy, degraded, changed));
 }
 
 }  // namespace kai

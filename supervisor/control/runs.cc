@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "policies/compile.h"
 #include "supervisor/control/documents.h"
+#include "supervisor/control/egress_client.h"
 
 namespace kai {
 namespace {
@@ -143,6 +144,8 @@ void Runs::start(const control::Run& request, std::vector<Fd> descriptors, const
   if (!slot) return responder.fail({"BUSY", "no user ids are left for a run: " + slot.error().message(), {}, {}, true});
 
   Run& run = *runs_.emplace(id, std::make_unique<Run>(environment_, id, responder, *slot)).first->second;
+  run.manifest = request.manifest();
+  run.policy = request.policy();
   environment_.log.write(LogLevel::kInfo, id, "kai.run", "a run starts",
                          {{"program", request.argv(0)}, {"policy", sandbox->policy->name}});
   run.instance =
@@ -165,12 +168,15 @@ Instance::Handlers Runs::handlers(Run& run) {
     run.started = true;
     run.responder.run_started(run.instance->pid());
   };
+  handlers.network = [&run](const egress::Event& event) { run.connections.write(event); };
   handlers.ended = [this, &run](const End& end) { on_ended(run, end); };
   return handlers;
 }
 
 void Runs::on_ended(Run& run, const End& end) {
   run.denials.finish();
+  run.connections.finish();
+  if (run.instance->has_network()) environment_.egress->ended(run.instance->number(), run.id);
   const bool as_meant = end.cause == Cause::kExit || end.cause == Cause::kSignal || end.cause == Cause::kStopped;
   environment_.log.write(as_meant ? LogLevel::kInfo : LogLevel::kError, run.id, "kai.run",
                          "the run is over: " + end.message, {{"cause", to_string(end.cause)}});
@@ -194,6 +200,22 @@ void Runs::on_ended(Run& run, const End& end) {
   environment_.registry.return_slot(run.uid_slot);
   runs_.erase(std::string(run.id));
   if (runs_.empty() && all_ended_) std::exchange(all_ended_, nullptr)();
+}
+
+void Runs::policies_changed() {
+  for (const auto& [id, run] : runs_) {
+    const ManifestResult parsed = parse_manifest(run->manifest, false);
+    if (!parsed.manifest) continue;  // without one there is no network
+    const Policies& policies = environment_.policies;
+    const PolicyRef policy =
+        run->policy.empty() ? policies.for_agent(parsed.manifest->id) : policies.named(run->policy);
+    // A policy that is gone allows nothing.
+    const auto compiled = policy ? compile(*parsed.manifest, *policy, {.ephemeral = true}) : Result<Compiled>();
+    std::optional<egress::Rules> rules;
+    if (policy && compiled && compiled->spec.has_network()) rules = compiled->spec.network();
+    if (rules) rules->set_agent_id(id);
+    run->instance->set_network(rules ? &*rules : nullptr);
+  }
 }
 
 void Runs::signal(int number, const Responder& responder) {

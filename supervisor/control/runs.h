@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "supervisor/control/connection.h"
+#include "supervisor/control/connection_log.h"
 #include "supervisor/control/environment.h"
 #include "supervisor/control/instance.h"
 
@@ -24,6 +25,9 @@ class Runs {
   /// Ends all; `done` is called when none is left.
   void shut_down(std::function<void()> done);
 
+  /// The operator's policies were read anew: whom runs may reach follows at once.
+  void policies_changed();
+
   [[nodiscard]] std::size_t size() const { return runs_.size(); }
 
  private:
@@ -32,12 +36,15 @@ class Runs {
         : id(std::move(run_id)),
           responder(std::move(client)),
           uid_slot(slot),
-          denials(environment.loop, environment.log, environment.audit, id) {}
+          denials(environment.loop, environment.log, environment.audit, id),
+          connections(environment.loop, environment.log, id) {}
     std::string id;
     Responder responder;
     std::uint32_t uid_slot;
     DenialLog denials;
+    ConnectionLog connections;
     std::unique_ptr<Instance> instance;
+    std::string manifest, policy;  // as the client gave them; either may be empty
     bool started = false;
   };
 

@@ -24,6 +24,7 @@ using Checks = std::vector<Check>;
 void check_kernel(Checks& checks);      ///< system calls, seccomp
 void check_layers(Checks& checks);      ///< Landlock, disk limits, io weights, news of refused files
 void check_namespaces(Checks& checks);  ///< the seven, id maps, a proc of one's own
+void check_network(Checks& checks);     ///< what egress needs, name servers
 void check_cgroups(Checks& checks);     ///< backend, delegation
 void check_programs(Checks& checks);    ///< runtimes, kAI's own programs, SDKs
 void check_limits(Checks& checks);      ///< open files, processes

@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
   check_kernel(checks);
   check_layers(checks);
   check_namespaces(checks);
+  check_network(checks);
   check_cgroups(checks);
   check_programs(checks);
   check_limits(checks);

@@ -72,9 +72,10 @@ struct Part {
 
 // In a build tree all stand beside each other in bin, with the SDKs in ../sdk; installed, in PREFIX/bin,
 // PREFIX/lib/kai and PREFIX/share/kai/sdk.
-constexpr std::array<Part, 4> kParts = {{
+constexpr std::array<Part, 5> kParts = {{
     {"kaid", Status::kMissing, "everything"},
     {"kai-control", Status::kMissing, "kaid"},
+    {"kai-egress", Status::kDegraded, "agents that may reach somebody"},
     {"kai-agent-host", Status::kMissing, "every agent"},
     {"kai-native-runner", Status::kDegraded, "native agents"},
 }};

@@ -14,6 +14,7 @@
 
 #include "base/text.h"
 #include "base/unix.h"
+#include "supervisor/keeper/check_network.h"
 
 namespace kai::keeper {
 namespace {
@@ -277,6 +278,13 @@ Result<> check_grants(const spec::SandboxSpec& spec, const PolicySet& policies) 
   return {};
 }
 
+/// Routes and listeners are made in the agent's own network namespace, or not at all.
+Result<> check_network(const spec::SandboxSpec& spec, const PolicySet& policies) {
+  if (!spec.has_network()) return {};
+  if (spec.host_network() || spec.unsandboxed()) return failure("network rules for an agent in the host's network");
+  return check_rules(spec.network(), spec.agent_id(), policies);
+}
+
 }  // namespace
 
 Result<> check_spec(const spec::SandboxSpec& spec, const Allowed& allowed) {
@@ -288,6 +296,7 @@ Result<> check_spec(const spec::SandboxSpec& spec, const Allowed& allowed) {
   if (auto done = check_filters(spec); !done) return done;
   if (auto done = check_grants(spec, allowed.policies); !done) return done;
   if (auto done = check_limits(spec); !done) return done;
+  if (auto done = check_network(spec, allowed.policies); !done) return done;
   return check_mounts(spec, allowed);
 }
 
@@ -304,18 +313,24 @@ Result<std::string> check_service(const std::string& address, const PolicySet& p
   return address.substr(kUnix.size());
 }
 
-Result<spec::SandboxSpec> read_spec(const Fd& memfd, const Allowed& allowed) {
+Result<std::string> read_sealed(const Fd& memfd, const std::string& what, std::size_t most) {
   constexpr int kNeeded = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
   const int seals = fcntl(memfd.get(), F_GET_SEALS);
-  if (seals < 0 || (seals & kNeeded) != kNeeded) return failure("the spec is not a sealed memfd");
+  if (seals < 0 || (seals & kNeeded) != kNeeded) return failure("the " + what + " is not a sealed memfd");
   struct stat status {};
-  if (fstat(memfd.get(), &status) < 0) return errno_failure("fstat", "spec");
+  if (fstat(memfd.get(), &status) < 0) return errno_failure("fstat", what);
   const auto size = static_cast<std::size_t>(status.st_size);
-  if (size == 0 || size > kMaxSpecBytes) return failure("spec of an impossible size:", std::to_string(size));
+  if (size == 0 || size > most) return failure(what + " of an impossible size:", std::to_string(size));
   std::string bytes(size, '\0');
-  if (pread(memfd.get(), bytes.data(), size, 0) != static_cast<ssize_t>(size)) return errno_failure("pread", "spec");
+  if (pread(memfd.get(), bytes.data(), size, 0) != static_cast<ssize_t>(size)) return errno_failure("pread", what);
+  return bytes;
+}
+
+Result<spec::SandboxSpec> read_spec(const Fd& memfd, const Allowed& allowed) {
+  const auto bytes = read_sealed(memfd, "spec", kMaxSpecBytes);
+  if (!bytes) return tl::unexpected(bytes.error());
   spec::SandboxSpec spec;
-  if (!spec.ParseFromString(bytes)) return failure("the spec is not a SandboxSpec");
+  if (!spec.ParseFromString(*bytes)) return failure("the spec is not a SandboxSpec");
   if (auto done = check_spec(spec, allowed); !done) return tl::unexpected(done.error());
   return spec;
 }

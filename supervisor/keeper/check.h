@@ -22,8 +22,12 @@ struct Allowed {
 
 /// Reads a spec from a memfd that has to be sealed against every change, and checks all of it: mounts (kinds, sources
 /// below the listed system directories or mapped by a policy, targets without .. and not through links), limits within
-/// bounds, seccomp programs, grants that a policy gives, ids and names.
+/// bounds, seccomp programs, grants that a policy gives, network rules within a policy (check_network.h), ids and
+/// names.
 Result<spec::SandboxSpec> read_spec(const Fd& memfd, const Allowed& allowed);
+
+/// What a memfd holds that is sealed against every change. `what` is for messages.
+Result<std::string> read_sealed(const Fd& memfd, const std::string& what, std::size_t most);
 
 /// The checks alone.
 Result<> check_spec(const spec::SandboxSpec& spec, const Allowed& allowed);

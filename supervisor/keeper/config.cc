@@ -2,17 +2,28 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <climits>
 #include <cstdlib>
+#include <functional>
+#include <optional>
 #include <set>
+#include <string_view>
 
 #include <yaml-cpp/yaml.h>
 
 #include "base/unix.h"
+#include "policies/addresses.h"
+#include "policies/listed_address.h"
+#include "policies/written_domains.h"
 
 namespace kai::keeper {
 namespace {
+
+constexpr std::size_t kMaxServers = 16;
+constexpr std::uint16_t kDnsPort = 53;
+constexpr std::size_t kMaxBlocked = 1024;  // each agent's rules have them all
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
@@ -43,6 +54,7 @@ struct Setting {
   std::string key;
   YAML::Node value;
   std::string key_place, value_place;
+  std::string path;  // of the file
 };
 
 Result<std::string> text(const Setting& setting) {
@@ -81,6 +93,98 @@ Result<> take_redis(const Setting& setting, Config& config) {
   return {};
 }
 
+/// Calls `take` with each text of a list, and with the place where it stands.
+Result<> each_text(const Setting& setting, std::size_t most,
+                   const std::function<Result<>(const std::string&, const YAML::Mark&)>& take) {
+  if (!setting.value.IsSequence()) return failure(setting.value_place + ": " + setting.key + " must be a list");
+  if (setting.value.size() > most) {
+    return failure(setting.value_place + ": " + setting.key + " has more than " + std::to_string(most) + " entries");
+  }
+  for (const YAML::Node& entry : setting.value) {
+    if (!entry.IsScalar()) {
+      return failure(place(setting.path, entry.Mark()) + ": an entry of " + setting.key + " must be a text");
+    }
+    if (auto done = take(entry.Scalar(), entry.Mark()); !done) return done;
+  }
+  return {};
+}
+
+struct Server {
+  Address address;
+  std::uint16_t port = kDnsPort;
+
+  /// ADDRESS:PORT or [ADDRESS]:PORT.
+  [[nodiscard]] std::string text() const {
+    const std::string host = address_text(address);
+    return (address.bits == 32 ? host : "[" + host + "]") + ":" + std::to_string(port);
+  }
+};
+
+/// A DNS server, with a port or without.
+std::optional<Server> server(std::string_view text) {
+  const bool bracketed = text.starts_with('[') && text.ends_with(']');
+  const auto alone = read_address(bracketed ? text.substr(1, text.size() - 2) : text);
+  if (alone && (!bracketed || alone->bits == 128)) return Server{.address = *alone};
+  const auto listed = read_listed_address(text);
+  if (!listed || listed->port == 0) return std::nullopt;
+  return Server{.address = listed->block.network, .port = listed->port};
+}
+
+/// Whether an IPv6 address without brackets could be one with a port behind it: ::1:53 is 0:0:0:0:0:0:1:53.
+bool looks_like_port(std::string_view text) {
+  const std::size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos || text.starts_with('[')) return false;
+  const std::string_view digits = text.substr(colon + 1);
+  const auto front = read_address(text.substr(0, colon));
+  return front && front->bits == 128 &&
+         std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+/// Why no DNS server can be asked at an address; nullptr: one can.
+const char* unusable(const Address& address) {
+  const auto within = [&](const char* block) { return contains(*read_cidr(block), address); };
+  if (within("0.0.0.0/8") || within("::/128")) return "is no address that anybody has: unspecified";
+  if (within("224.0.0.0/4") || within("ff00::/8")) return "is a multicast address, and a DNS server is one host";
+  if (within("255.255.255.255/32")) return "is the broadcast address, and a DNS server is one host";
+  if (within("fe80::/10")) {
+    return "is link-local, and means a host only on one interface, which cannot be said here: write another address of "
+           "the server's";
+  }
+  return nullptr;
+}
+
+Result<> take_upstream(const Setting& setting, Config& config) {
+  return each_text(setting, kMaxServers, [&](const std::string& text, const YAML::Mark& mark) -> Result<> {
+    const auto wrong = [&](const std::string& fault) {
+      return failure(place(setting.path, mark) + ": an entry of upstreamDns " + fault);
+    };
+    const auto read = server(text);
+    if (!read) {
+      return wrong("must be an address, with a port or without: 9.9.9.9, 9.9.9.9:53 or \"[2620:fe::fe]:53\", not \"" +
+                   text + "\"");
+    }
+    if (looks_like_port(text)) {
+      const std::size_t colon = text.rfind(':');
+      return wrong("must be in brackets where it could be read in two ways: \"[" + text.substr(0, colon) + "]" +
+                   text.substr(colon) + "\" with a port, or \"[" + text + "]\" without, not \"" + text + "\"");
+    }
+    if (const char* fault = unusable(read->address)) return wrong("must be a server's: \"" + text + "\" " + fault);
+    config.upstream_dns.push_back(read->text());
+    return {};
+  });
+}
+
+Result<> take_blocked(const Setting& setting, Config& config) {
+  const std::string file = setting.path.substr(setting.path.rfind('/') + 1);
+  return each_text(setting, kMaxBlocked, [&](const std::string& text, const YAML::Mark& mark) -> Result<> {
+    const auto entry = normalized_listed_domain(text);
+    if (!entry)
+      return failure(place(setting.path, mark) + ": blockedDomains: \"" + text + "\" " + listed_domain_fault(text));
+    config.blocked_domains.push_back({*entry, file + ":" + std::to_string(mark.line + 1)});
+    return {};
+  });
+}
+
 Result<> take(const Setting& setting, Config& config) {
   const std::string& key = setting.key;
   if (key == "stateDir") return take_directory(setting, config.state_dir);
@@ -95,13 +199,10 @@ Result<> take(const Setting& setting, Config& config) {
     return {};
   }
   if (key == "redis") return take_redis(setting, config);
-  const bool egress = key == "upstreamDns" || key == "blockedDomains";
-  if (egress && setting.value.IsSequence() && setting.value.size() == 0) return {};  // their default
-  if (egress) {
-    return failure(setting.key_place + ": " + key + " is not in this version of kaid; remove it");
-  }
+  if (key == "upstreamDns") return take_upstream(setting, config);
+  if (key == "blockedDomains") return take_blocked(setting, config);
   return failure(setting.key_place + ": unknown key \"" + key +
-                 "\"; known are stateDir, runtimeDir, policies, logLevel and redis");
+                 "\"; known are stateDir, runtimeDir, policies, logLevel, upstreamDns, blockedDomains and redis");
 }
 
 Result<> parse(const std::string& path, const std::string& content, Config& config) {
@@ -117,7 +218,7 @@ Result<> parse(const std::string& path, const std::string& content, Config& conf
       if (!seen.insert(key).second) return failure(key_place + ": " + key + " is there twice; keep one");
       // A value that was left out has the mark of whatever comes next.
       const YAML::Node& value = entry.second;
-      const Setting setting{key, value, key_place, value.IsNull() ? key_place : place(path, value.Mark())};
+      const Setting setting{key, value, key_place, value.IsNull() ? key_place : place(path, value.Mark()), path};
       if (auto done = take(setting, config); !done) return done;
     }
     return {};
@@ -176,6 +277,8 @@ Result<Config> reload_config(const Config& current, bool root) {
   }
   Config config = current;
   config.log_level = fresh->log_level;
+  config.upstream_dns = fresh->upstream_dns;
+  config.blocked_domains = fresh->blocked_domains;
   config.config_path = fresh->config_path;
   return config;
 }

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/result.h"
+#include "policies/policy.h"
 
 namespace kai::keeper {
 
@@ -19,8 +21,10 @@ struct Config {
   std::string runtime_dir;
   std::string policies_dir;
   std::string log_level = "info";
-  std::string redis_url;     ///< empty: none; may have a password
-  std::string redis_socket;  ///< path in it; empty: it is no Unix socket
+  std::string redis_url;                     ///< empty: none; may have a password
+  std::string redis_socket;                  ///< path in it; empty: it is no Unix socket
+  std::vector<std::string> upstream_dns;     ///< "9.9.9.9:53", "[2620:fe::fe]:53"; none: those of resolv.conf
+  std::vector<GlobalBlock> blocked_domains;  ///< under every policy
   bool default_runtime_dir = false;
   bool default_policies_dir = false;  ///< not named by the operator: it may be missing
 };
@@ -29,7 +33,8 @@ struct Config {
 /// what neither it nor the command line says. Errors name file, line and column.
 Result<Config> load_config(const CommandLine& given, bool root);
 
-/// Reads the same file again. Only logLevel can change while kaid runs: another changed key is an error that names it.
+/// Reads the same file again. logLevel, upstreamDns and blockedDomains can change while kaid runs: another changed key
+/// is an error that names it.
 Result<Config> reload_config(const Config& current, bool root);
 
 }  // namespace kai::keeper

@@ -84,16 +84,29 @@ Result<Fd> lock_state(const std::string& state_dir) {
   return lock;
 }
 
+uid_t uid_of(const char* name, uid_t otherwise) {
+  const passwd* const user = getpwnam(name);
+  return user != nullptr ? user->pw_uid : otherwise;
+}
+
+gid_t gid_of(const char* name, gid_t otherwise) {
+  const group* const found = getgrnam(name);
+  return found != nullptr ? found->gr_gid : otherwise;
+}
+
 }  // namespace
 
 Identity find_identity() {
-  Identity identity{.root = geteuid() == 0, .control_uid = geteuid(), .control_gid = getegid()};
-  if (!identity.root) return identity;
-  const passwd* user = getpwnam("kai");
-  const group* own_group = getgrnam("kai");
-  identity.control_uid = user != nullptr ? user->pw_uid : kFallbackId;
-  identity.control_gid = own_group != nullptr ? own_group->gr_gid : kFallbackId;
-  return identity;
+  const uid_t uid = geteuid();
+  const gid_t gid = getegid();
+  if (uid != 0) {
+    return {.root = false, .control_uid = uid, .control_gid = gid, .egress_uid = uid, .egress_gid = gid};
+  }
+  return {.root = true,
+          .control_uid = uid_of("kai", kFallbackId),
+          .control_gid = gid_of("kai", kFallbackId),
+          .egress_uid = uid_of("kai-egress", kEgressFallbackId),
+          .egress_gid = gid_of("kai-egress", kEgressFallbackId)};
 }
 
 Result<Locks> prepare_directories(Config& config, const Identity& identity, std::optional<Locks> held) {

@@ -12,16 +12,19 @@
 
 namespace kai::keeper {
 
-/// Who control runs as: an own user without privilege when kaid is root, else whoever started kaid.
+/// Who control and egress run as: each an own user without privilege when kaid is root, else whoever started kaid.
 struct Identity {
   bool root = false;
   uid_t control_uid = 0;
   gid_t control_gid = 0;
+  uid_t egress_uid = 0;
+  gid_t egress_gid = 0;
 };
 
-/// User and group `kai` where they exist; else, as root, ids that no Debian user gets (kFallbackId).
+/// Users and groups `kai` and `kai-egress` where they exist; else, as root, ids that no Debian user gets.
 Identity find_identity();
 inline constexpr uid_t kFallbackId = 61910;
+inline constexpr uid_t kEgressFallbackId = 61911;
 
 /// Makes state and runtime directory (with the parts that control writes), turns their paths into absolute ones, and
 /// takes the locks of both, which the returned descriptors hold. Refuses directories of other owners, and those that

@@ -12,13 +12,14 @@
 #include <string_view>
 
 #include "base/unix.h"
+#include "supervisor/keeper/check_network.h"
 #include "supervisor/keeper/child.h"
 
 namespace kai::keeper {
 namespace {
 
-constexpr const char* kVariable = "KAI_HANDOVER";  // the number of the memfd
-constexpr std::size_t kMaxStateBytes = 16 << 20;   // some KiB for each of 4096 agents
+constexpr const char* kVariable = "KAI_HANDOVER";                            // the number of the memfd
+constexpr std::size_t kMaxStateBytes = 4096 * (kMaxRulesBytes + (4 << 10));  // as many agents
 constexpr auto kCheckPatience = std::chrono::seconds(3);
 
 Result<std::vector<std::string>> own_arguments() {

@@ -13,7 +13,7 @@
 namespace kai::keeper {
 
 /// Of handover::State: a kaid takes over from one that writes the same.
-inline constexpr std::uint32_t kHandoverVersion = 2;
+inline constexpr std::uint32_t kHandoverVersion = 3;
 
 /// Where the program that runs has its file: also after another one has taken that name.
 Result<std::string> own_program();

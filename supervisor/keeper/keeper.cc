@@ -43,10 +43,6 @@ std::string agents_unit() {
 
 }  // namespace
 
-void say(const std::string& line) {
-  std::fprintf(stderr, "kaid: %s\n", line.c_str());
-}
-
 Keeper::Keeper(Config config, Identity identity, Programs programs, Starters starters, sandbox::CgroupTree cgroups,
                LoadedPolicies policies, Locks locks)
     : config_(std::move(config)),
@@ -56,16 +52,16 @@ Keeper::Keeper(Config config, Identity identity, Programs programs, Starters sta
       cgroups_(std::move(cgroups)),
       policies_(std::move(policies)),
       disks_(config_.state_dir, identity_.root),
+      egress_(identity_, programs_),
       locks_(std::move(locks)) {
   if (cgroups_.backend() == sandbox::CgroupTree::Backend::kNone) missing_.emplace_back("cgroup");
   // Without a range of ids an ordinary user's supplementary groups cannot be dropped (user_namespaces(7)).
   if (!identity_.root) missing_.emplace_back("groups");
   if (!disks_.exact()) missing_.emplace_back("disk");
   rlimit files{};
-  if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < kOwnDescriptors + kMaxAgents * kDescriptorsPerAgent) {
-    const auto descriptors = std::max<rlim_t>(files.rlim_cur, kOwnDescriptors) - kOwnDescriptors;
-    max_agents_ = descriptors / kDescriptorsPerAgent;
-  }
+  (void)getrlimit(RLIMIT_NOFILE, &files);
+  max_descriptors_ = std::max<rlim_t>(files.rlim_cur, kOwnDescriptors) - kOwnDescriptors;
+  egress_.use_upstream(config_.upstream_dns);
 }
 
 Result<Keeper> Keeper::create(Config config, Identity identity, Programs programs, LoadedPolicies policies, Locks locks,
@@ -127,6 +123,7 @@ int Keeper::run() {
     for (int at = 0; at < count; ++at) dispatch(events[static_cast<std::size_t>(at)].data.fd);
     on_tick();
   }
+  (void)egress_.end();
   starters_.end();
   for (auto& group : spare_groups_) (void)group.remove();
   cgroups_.remove();
@@ -141,6 +138,7 @@ void Keeper::dispatch(int fd) {
     return on_control_packet();
   }
   if (fd == control_.pidfd.get()) return on_control_exit();
+  if (egress_.owns(fd)) return serve_egress();
   if (audit_ && fd == audit_->fd()) return tell(audit_->read(Clock::now()));
   // An earlier event of the same round may have released the agent that this descriptor belonged to.
   const auto found = instance_of_.find(fd);
@@ -165,8 +163,9 @@ int Keeper::next_timeout_ms() const {
   within(any_agent([](const Agent& agent) { return agent.directory && agent.directory->measuring(); }), kMeasuring);
   within(audit_ && audit_->waiting(), kAuditWait);
   const bool watching = cgroups_.backend() == sandbox::CgroupTree::Backend::kNone && !agents_.empty();
-  const auto busy = [](const Agent& agent) { return agent.request != 0 || agent.freezing; };
+  const auto busy = [](const Agent& agent) { return agent.request != 0 || agent.freezing || agent.check_rules_at; };
   within(watching || stop_deadline_ || any_agent(busy) || !evidence_.empty() || !probing_.empty() || redis_, kWatchdog);
+  if (const auto wake = egress_.wake_in(Clock::now())) within(true, *wake);
   const auto next_look = std::chrono::ceil<std::chrono::milliseconds>(next_look_ - Clock::now());
   within(!agents_.empty(), std::max(next_look, std::chrono::milliseconds(0)));
   if (store_at_) {
@@ -190,8 +189,12 @@ void Keeper::on_tick() {
       look_at_freezing(agent, now);
     }
   }
+  for (auto& [instance, agent] : agents_) {
+    if (agent.check_rules_at && now >= *agent.check_rules_at) look_at_rules(agent);
+  }
   look_at_evidence(now);
   look_at_services(now);
+  serve_egress();
   std::erase_if(ending_children_, [](const Fd& pidfd) { return reap(pidfd); });
   if (cgroups_.backend() == sandbox::CgroupTree::Backend::kNone) watch_memory();
   measure_directories();

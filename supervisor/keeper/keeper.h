@@ -2,9 +2,9 @@
 // allocation worth a name in its steady state. It is the only privileged part; check.h says what it believes.
 // keeper.cc has the loop and the end, keeper_control.cc what control asks and is told, keeper_spawn.cc how an agent is
 // made, keeper_agents.cc what becomes of it, keeper_limits.cc what is watched meanwhile, keeper_adoption.cc how agents
-// outlive control, keeper_freeze.cc how they are stopped and looked at, keeper_services.cc what they depend on,
-// keeper_handover.cc how one version of this program follows another, keeper_store.cc how agents outlive the keeper
-// itself.
+// outlive control, keeper_network.cc whom they reach, keeper_freeze.cc how they are stopped and looked at,
+// keeper_services.cc what they depend on, keeper_handover.cc how one version of this program follows another,
+// keeper_store.cc how agents outlive the keeper itself.
 #pragma once
 
 #include <signal.h>
@@ -32,20 +32,19 @@
 #include "supervisor/keeper/directories.h"
 #include "supervisor/keeper/directory_watch.h"
 #include "supervisor/keeper/disks.h"
+#include "supervisor/keeper/egress_link.h"
 #include "supervisor/keeper/evidence.h"
 #include "supervisor/keeper/handover.h"
 #include "supervisor/keeper/kernel_audit.h"
 #include "supervisor/keeper/limit_watch.h"
 #include "supervisor/keeper/open_files.h"
 #include "supervisor/keeper/policies.h"
+#include "supervisor/keeper/say.h"
 #include "supervisor/keeper/service_manager.h"
 #include "supervisor/keeper/socket_probe.h"
 #include "supervisor/keeper/starters.h"
 
 namespace kai::keeper {
-
-/// One line on standard error: only for what control cannot tell.
-void say(const std::string& line);
 
 /// As a kaid wrote them down.
 sandbox::CgroupTree::Places places_of(const handover::Groups& groups);
@@ -96,6 +95,11 @@ class Keeper {
     std::uint64_t memory_limit = 0;  // watched here where there is no cgroup
     std::uint32_t watchdog_kills = 0;  // ended here for its memory, not by the kernel
     std::vector<std::string> degraded;
+    std::string rules;             // egress.Rules, until its starter has made its network; empty: it has none
+    std::size_t network_size = 0;  // how many descriptors that is
+    // There are other policies since its rules were held against some: it is to have others by then, or these are
+    // again.
+    std::optional<Clock::time_point> check_rules_at;
     Clock::time_point asked;
     bool has_disk = false;
     bool outlives_keeper = false;  // no parent-death signal: what it needs is in the service manager's store
@@ -144,7 +148,8 @@ class Keeper {
   static constexpr std::size_t kMaxRequestBytes = 64 << 10;
   static constexpr std::size_t kMaxAgents = 4096;
   // Of one agent while it is offered to a control: pidfd, channel, two ends of output, listener, events of its group
-  // (v1 has two) and directory; and in what is on its way its output, listener and KLP socket once more.
+  // (v1 has two) and directory; and in what is on its way its output, listener and KLP socket once more. Its network
+  // comes on top.
   static constexpr std::size_t kDescriptorsPerAgent = 12;
   static constexpr std::size_t kOwnDescriptors = 512;  // ended agents' output, starters, spare groups, disks
   static constexpr double kDenialsPerSecond = 20;      // of files, told of one agent; more are counted
@@ -198,9 +203,10 @@ class Keeper {
   void hand_over();
   void leave_control();
   handover::State state(Inheritance* inheritance) const;
-  static handover::Agent state_of(const Agent& agent, Inheritance* inheritance);
+  handover::Agent state_of(const Agent& agent, Inheritance* inheritance) const;
   Result<> take_over(const handover::State& state);
   Result<> take_over(const handover::Agent& kept);
+  Result<> take_over_network(Agent& agent, const handover::Agent& kept);
   Result<> take_over_group(Agent& agent, const handover::Agent& kept);
 
   // agents that outlive the keeper itself
@@ -222,6 +228,16 @@ class Keeper {
   void begin_evidence(std::uint64_t id, std::uint64_t instance);
   void look_at_evidence(Clock::time_point now);
   void tell_evidence(std::uint64_t id, Result<EvidenceLook::Text> text);
+
+  // whom agents reach
+  void prepare_network(Agent& agent, const spec::SandboxSpec& spec, starter::Job& job);
+  void on_network(Agent& agent, std::vector<Fd> descriptors);
+  void on_set_network(std::uint64_t id, std::uint64_t instance, const std::vector<Fd>& fds);
+  bool use_rules(Agent& agent, const egress::Rules& rules, std::uint64_t request);
+  void expect_new_rules();
+  void look_at_rules(Agent& agent);
+  void serve_egress();
+  [[nodiscard]] bool has_descriptors(std::size_t more) const;
 
   // services
   void on_probe_service(std::uint64_t id, const std::string& address);
@@ -279,6 +295,7 @@ class Keeper {
   sandbox::CgroupTree cgroups_;
   LoadedPolicies policies_;
   Disks disks_;
+  EgressLink egress_;
   std::optional<KernelAudit> audit_;
   bool audit_watched_ = false;
   Locks locks_;
@@ -286,7 +303,7 @@ class Keeper {
   std::vector<std::string> missing_;
 
   Fd epoll_, signals_;
-  ControlProcess control_;
+  UnprivilegedProcess control_;
   std::uint32_t controls_ = 0;  // how many there have been
   bool control_ready_ = false;
   bool greeted_ = false;          // a control of this keeper, or of the one whose place it took
@@ -294,7 +311,7 @@ class Keeper {
   std::deque<ControlDeath> control_deaths_;
   bool control_ended_here_ = false;  // by end_control
   std::deque<Ended> ended_;
-  std::size_t max_agents_ = kMaxAgents;
+  std::size_t max_descriptors_ = 0;           // for agents
   std::map<std::uint64_t, Agent> agents_;     // by instance
   std::map<int, std::uint64_t> instance_of_;  // by descriptor in the epoll: starter channel or pidfd
   std::vector<Fd> ending_children_;           // starters whose agents run, and others: killed, until reaped

@@ -26,6 +26,7 @@ Fd duplicate(const Fd& fd) {
 /// What only the control that is gone knew of ends with it: starts that are under way, and ephemeral agents.
 void Keeper::part_from_control() {
   evidence_waiting_.clear();
+  egress_.forget_requests();
   for (auto& [request, look] : evidence_) {
     if (auto text = look.take(); text && text->child) ending_children_.push_back(std::move(text->child));
   }

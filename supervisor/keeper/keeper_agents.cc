@@ -56,6 +56,8 @@ void Keeper::on_agent_exit(Agent& agent) {
 
 void Keeper::release(Agent& agent) {
   unstore(agent);
+  egress_.remove(agent.instance);
+  serve_egress();  // before anybody hears of its end
   end_freezing(agent);
   if (agent.pidfd) instance_of_.erase(agent.pidfd.get());
   if (agent.cgroup) instance_of_.erase(agent.cgroup->oom_event_fd());

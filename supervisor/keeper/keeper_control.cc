@@ -49,7 +49,7 @@ Result<> Keeper::launch_control() {
 }
 
 Result<> Keeper::greet_control() {
-  auto policies = policies_memfd(policies_.files);
+  auto policies = policies_memfd(policies_.files, config_.blocked_domains);
   if (!policies) return tl::unexpected(policies.error());
   Reply message;
   auto* hello = message.mutable_hello();
@@ -78,6 +78,8 @@ Result<> Keeper::greet_control() {
   for (auto& [instance, agent] : agents_) {
     if (agent.adoptable()) offer(agent);
   }
+  egress_.join_control();
+  serve_egress();
   return {};
 }
 
@@ -157,6 +159,8 @@ void Keeper::on_control_packet() {
       return on_probe_service(request.id(), request.probe_service().address());
     case Request::kConnectRedis:
       return on_connect_redis(request.id());
+    case Request::kSetNetwork:
+      return on_set_network(request.id(), request.set_network().instance(), packet->fds);
     case Request::kReadPolicies:
       return reload(request.id());
     case Request::kReady:
@@ -174,10 +178,11 @@ Result<Fd> Keeper::read_policies_again(Config& config) {
   if (!fresh) return tl::unexpected(fresh.error());
   auto policies = load_policies(*fresh, identity_.root);
   if (!policies) return tl::unexpected(policies.error());
-  auto memfd = policies_memfd(policies->files);
+  auto memfd = policies_memfd(policies->files, fresh->blocked_domains);
   if (!memfd) return memfd;
   config = std::move(*fresh);
   policies_ = std::move(*policies);
+  egress_.use_upstream(config.upstream_dns);
   return memfd;
 }
 
@@ -185,6 +190,7 @@ void Keeper::reload(std::uint64_t request) {
   Reply message;
   message.set_id(request);
   auto memfd = read_policies_again(config_);
+  if (memfd) expect_new_rules();
   if (!memfd) message.mutable_reload()->set_error(bounded(memfd.error().message()));
   message.mutable_reload()->set_log_level(config_.log_level);
   std::vector<Fd> beside;

@@ -60,9 +60,10 @@ void Keeper::hand_over() {
   if (auto same = reload_config(config_, identity_.root); !same) return refused(same.error());
   if (auto fit = check_next(*program); !fit) return refused(fit.error());
 
-  say("SIGUSR2: replacing keeper and control by the programs in " + program->substr(0, program->rfind('/')) + "; " +
-      std::to_string(agents_.size()) + " agents go on");
+  say("SIGUSR2: replacing keeper, control and egress by the programs in " + program->substr(0, program->rfind('/')) +
+      "; " + std::to_string(agents_.size()) + " agents go on");
   leave_control();
+  if (Fd left = egress_.end()) ending_children_.push_back(std::move(left));
   starters_.end();
   for (auto& group : spare_groups_) {
     if (!group.remove()) dying_groups_.push_back(std::move(group));
@@ -128,7 +129,7 @@ handover::State Keeper::state(Inheritance* inheritance) const {
   return state;
 }
 
-handover::Agent Keeper::state_of(const Agent& agent, Inheritance* inheritance) {
+handover::Agent Keeper::state_of(const Agent& agent, Inheritance* inheritance) const {
   const auto number = [&](const Fd& fd) { return inheritance != nullptr ? inheritance->add(fd) : 0; };
   handover::Agent kept;
   *kept.mutable_told() = description(agent);
@@ -146,6 +147,10 @@ handover::Agent Keeper::state_of(const Agent& agent, Inheritance* inheritance) {
   kept.set_outlives_keeper(agent.outlives_keeper);
   kept.set_stored(agent.stored);
   kept.set_orphan(agent.orphan);
+  if (const AgentNetwork* const network = egress_.find(agent.instance)) {
+    for (const Fd& fd : network->descriptors) kept.add_network(number(fd));
+    kept.set_rules(network->rules);
+  }
   return kept;
 }
 
@@ -212,9 +217,23 @@ Result<> Keeper::take_over(const handover::Agent& kept) {
   agent.orphan = kept.orphan();
   if (auto done = watch(agent, agent.pidfd.get(), EPOLLIN); !done) return done;
   if (auto done = take_over_group(agent, kept); !done) return done;
+  if (auto done = take_over_network(agent, kept); !done) return done;
   if (agent.orphan && agent.has_disk && disks_.exact()) {
     if (auto done = disks_.keep_attached(agent.id); !done) return done;
   }
+  return {};
+}
+
+Result<> Keeper::take_over_network(Agent& agent, const handover::Agent& kept) {
+  if (kept.network_size() == 0) return {};
+  AgentNetwork network{.descriptors = {}, .rules = kept.rules()};
+  for (const std::int32_t fd : kept.network()) {
+    network.descriptors.push_back(inherited(fd));
+    if (!network.descriptors.back()) return failure("a descriptor of its network is missing");
+  }
+  egress_.take_over();
+  egress_.add(agent.instance, std::move(network));
+  look_at_rules(agent);
   return {};
 }
 

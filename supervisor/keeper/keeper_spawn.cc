@@ -23,6 +23,9 @@ constexpr std::size_t kOutputAt = 5;  // the reading ends, but for an ephemeral 
 constexpr std::size_t fixed_descriptors(bool ephemeral) {
   return ephemeral ? kOutputAt : kOutputAt + 2;
 }
+constexpr const char* kTooFewDescriptors =
+    "kaid may not open enough descriptors for one more agent (RLIMIT_NOFILE): raise LimitNOFILE of its unit, or "
+    "ulimit -n";
 constexpr auto kFailurePatience = std::chrono::seconds(1);
 
 bool is_pipe(const Fd& fd) {
@@ -37,11 +40,7 @@ void Keeper::on_spawn(std::uint64_t id, const Spawn& spawn, std::vector<Fd> fds)
   if (stop_deadline_) return refuse("kaid is stopping");
   if (id == 0 || fds.size() < fixed_descriptors(spawn.ephemeral())) return refuse("a descriptor is missing");
   if (agents_.size() >= kMaxAgents) return refuse("too many agents");
-  if (agents_.size() >= max_agents_) {
-    return refuse(
-        "kaid may not open enough descriptors for one more agent (RLIMIT_NOFILE): raise LimitNOFILE of its unit, or "
-        "ulimit -n");
-  }
+  if (!has_descriptors(kDescriptorsPerAgent)) return refuse(kTooFewDescriptors);
   // What is kept here is closed here, which must not wait for anybody.
   if (!spawn.ephemeral() && !(is_pipe(fds[kOutputAt]) && is_pipe(fds[kOutputAt + 1]))) {
     return refuse("the reading ends of its output are no pipes");
@@ -139,6 +138,8 @@ Result<> Keeper::begin_spawn(Agent& agent, const Fd& spec_fd, std::vector<Fd> fd
   agent.starter = std::move(*starter);
 
   starter::Job job;
+  prepare_network(agent, *spec, job);
+  if (!has_descriptors(agent.network_size)) return failure(kTooFewDescriptors);
   std::vector<int> packet = {spec_fd.get(), fds[0].get(), fds[1].get(), fds[2].get(), fds[3].get()};
   if (agent.cgroup) {
     job.set_v2_group(true);
@@ -182,6 +183,8 @@ void Keeper::on_report(Agent& agent) {
   switch (report.kind_case()) {
     case starter::Report::kForked:
       return on_forked(agent, report.forked());
+    case starter::Report::kNetwork:
+      return on_network(agent, std::move(packet->fds));
     case starter::Report::kListener:
       if (packet->fds.size() != 1) return set_up_failed(agent, "seccomp", Error{"a listener without itself", 0, ""});
       agent.listener = std::move(packet->fds[0]);

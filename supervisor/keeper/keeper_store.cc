@@ -36,6 +36,12 @@ Result<> Keeper::store_descriptors(Agent& agent) const {
     if (kept[at] == nullptr || !*kept[at]) continue;
     if (auto done = service_manager_.store(stored_name(agent.instance, kAllKept[at]), *kept[at]); !done) return done;
   }
+  if (const AgentNetwork* const network = egress_.find(agent.instance)) {
+    for (std::size_t at = 0; at < network->descriptors.size(); ++at) {
+      const std::string name = stored_network_name(agent.instance, at);
+      if (auto done = service_manager_.store(name, network->descriptors[at]); !done) return done;
+    }
+  }
   agent.stored = true;
   return {};
 }
@@ -93,6 +99,10 @@ void Keeper::empty_store() {
 void Keeper::unstore(const Agent& agent) {
   if (!agent.stored) return;
   for (const Kept what : kAllKept) to_unstore_.push_back(stored_name(agent.instance, what));
+  const AgentNetwork* const network = egress_.find(agent.instance);
+  for (std::size_t at = 0; network != nullptr && at < network->descriptors.size(); ++at) {
+    to_unstore_.push_back(stored_network_name(agent.instance, at));
+  }
   store_soon();
 }
 

@@ -126,15 +126,21 @@ Result<LoadedPolicies> load_policies(const Config& config, bool root) {
   // The parser knows the file's name; the operator wants to open it.
   if (!parsed) return tl::unexpected(Error{path + "/" + parsed.error().message(), 0, ""});
   loaded.parsed = std::move(*parsed);
+  loaded.parsed.block_everywhere(config.blocked_domains);
   return loaded;
 }
 
-Result<Fd> policies_memfd(const std::vector<PolicyFile>& files) {
+Result<Fd> policies_memfd(const std::vector<PolicyFile>& files, const std::vector<GlobalBlock>& blocked) {
   kai::keeper::Policies message;
   for (const PolicyFile& file : files) {
     auto* text = message.add_files();
     text->set_name(file.name);
     text->set_text(file.text);
+  }
+  for (const GlobalBlock& block : blocked) {
+    auto* domain = message.add_blocked_domains();
+    domain->set_pattern(block.pattern);
+    domain->set_rule(block.rule);
   }
   return sealed_memfd("policies", message.SerializeAsString());
 }

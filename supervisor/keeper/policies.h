@@ -21,7 +21,7 @@ struct LoadedPolicies {
 /// written: the directory, each file, and the directories above. An error begins with the path (and line and column).
 Result<LoadedPolicies> load_policies(const Config& config, bool root);
 
-/// The texts for control: a sealed memfd with kai.keeper.Policies.
-Result<Fd> policies_memfd(const std::vector<PolicyFile>& files);
+/// The texts for control, and what kaid.yaml blocks under all of them: a sealed memfd with kai.keeper.Policies.
+Result<Fd> policies_memfd(const std::vector<PolicyFile>& files, const std::vector<GlobalBlock>& blocked);
 
 }  // namespace kai::keeper

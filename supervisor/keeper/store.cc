@@ -36,12 +36,23 @@ Descriptors::iterator newest_state(Descriptors& stored) {
 }
 
 /// The number of a descriptor that its owner takes with inherited(); 0: it is not there.
-std::int32_t take(Descriptors& stored, std::uint64_t instance, Kept what) {
-  const auto found = stored.find(stored_name(instance, what));
+std::int32_t take(Descriptors& stored, const std::string& name) {
+  const auto found = stored.find(name);
   if (found == stored.end()) return 0;
   const int number = found->second.release();
   stored.erase(found);
   return number;
+}
+
+std::int32_t take(Descriptors& stored, std::uint64_t instance, Kept what) {
+  return take(stored, stored_name(instance, what));
+}
+
+bool has_network(const Descriptors& stored, const handover::Agent& agent) {
+  for (std::size_t at = 0; at < static_cast<std::size_t>(agent.network_size()); ++at) {
+    if (!stored.contains(stored_network_name(agent.told().instance(), at))) return false;
+  }
+  return true;
 }
 
 void fill_in(handover::State& state, Descriptors& stored) {
@@ -52,7 +63,8 @@ void fill_in(handover::State& state, Descriptors& stored) {
     // Without it nothing can be said of the process.
     const bool there = stored.contains(stored_name(instance, Kept::kPidfd)) &&
                        stored.contains(stored_name(instance, Kept::kChannel)) &&
-                       agent.told().listener() == stored.contains(stored_name(instance, Kept::kListener));
+                       agent.told().listener() == stored.contains(stored_name(instance, Kept::kListener)) &&
+                       has_network(stored, agent);
     if (!there) {
       agents->DeleteSubrange(at, 1);
       continue;
@@ -63,6 +75,9 @@ void fill_in(handover::State& state, Descriptors& stored) {
     agent.set_error(take(stored, instance, Kept::kError));
     agent.set_listener(take(stored, instance, Kept::kListener));
     agent.set_directory(take(stored, instance, Kept::kDirectory));
+    for (int place = 0; place < agent.network_size(); ++place) {
+      agent.set_network(place, take(stored, stored_network_name(instance, static_cast<std::size_t>(place))));
+    }
     agent.set_orphan(true);
     ++at;
   }
@@ -72,6 +87,10 @@ void fill_in(handover::State& state, Descriptors& stored) {
 
 std::string stored_name(std::uint64_t instance, Kept what) {
   return "agent-" + std::to_string(instance) + "-" + kWhat[static_cast<std::size_t>(what)];
+}
+
+std::string stored_network_name(std::uint64_t instance, std::size_t at) {
+  return "agent-" + std::to_string(instance) + "-network-" + std::to_string(at);
 }
 
 std::string stored_state_name(std::uint64_t number) {

@@ -19,6 +19,7 @@ inline constexpr std::array kAllKept = {Kept::kPidfd, Kept::kChannel,  Kept::kOu
 
 /// Names in the store.
 std::string stored_name(std::uint64_t instance, Kept what);
+std::string stored_network_name(std::uint64_t instance, std::size_t at);  ///< one of its network's descriptors
 std::string stored_state_name(std::uint64_t number);
 
 /// What of `stored` is still of use.

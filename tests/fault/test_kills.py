@@ -113,7 +113,11 @@ class Kills(harness.DaemonTest):
             listed = self.daemon.ctl("list")
             if listed.code != 0 or any(agent["state"] != "running" for agent in listed.document["agents"]):
                 return None
-            return {agent: self.daemon.ctl("status", agent).document["pid"] for agent in AGENTS}
+            found = {agent: self.daemon.ctl("status", agent).document.get("pid") for agent in AGENTS}
+            # One that was killed a moment ago may not be known to be dead yet.
+            living = self.processes()  # starters are hosts too
+            whole = set(found.values()) <= set(living["host"]) and len(living["runner"]) == len(AGENTS)
+            return found if whole else None
         return harness.wait_until(pids, f"all agents to run; kaid's log:\n{self.daemon.log[-4000:]}")
 
     def kill_one(self, kind, place):

@@ -1,12 +1,14 @@
 """The examples, run as the supervisor runs them; and nosy outside of a sandbox, where its attempts must succeed."""
 
 import contextlib
+import http.server
 import json
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import unittest
 
 from host import BUILD, ESBUILD, SOURCE, MemoryHost, Package, Runner, RunnerError, native_command, node_command, python_command
@@ -159,6 +161,35 @@ class EchoTest(unittest.TestCase):
         package = os.path.join(BUILD, "examples", "echo-cpp")
         self.check(package, "echoCpp", native_command)
         self.assertEqual(sorted(os.listdir(package)), ["libecho.so", "manifest.json"])
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"a page")
+
+    def log_message(self, *_):
+        pass
+
+
+class FetcherTest(unittest.TestCase):
+    def test_it_fetches_pages_and_no_files(self):
+        directory = os.path.join(EXAMPLES, "fetcher")
+        manifest = read_manifest(directory)
+        self.assertEqual((manifest["id"], manifest["capabilities"]), ("fetcher", ["fetch"]))
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page))
+            stack.callback(server.shutdown)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            runner = stack.enter_context(Runner(python_command(os.path.join(directory, manifest["entry"]))))
+            runner.start()
+            page = runner.ask("fetch", {"url": f"http://127.0.0.1:{server.server_port}/"})
+            self.assertEqual(page, {"status": 200, "body": "a page"})
+            with self.assertRaisesRegex(RunnerError, "not an http or https URL"):
+                runner.ask("fetch", {"url": f"file://{directory}/manifest.json"})
+            runner.call("shutdown")
+            self.assertEqual(runner.wait(), 0)
 
 
 class NosyTest(unittest.TestCase):

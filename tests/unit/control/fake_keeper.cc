@@ -179,6 +179,24 @@ void FakeKeeper::exited(std::uint64_t instance, bool signaled, int code, std::ui
   send(reply);
 }
 
+Fd FakeKeeper::bring_egress(bool again) {
+  auto sockets = socket_pair(SOCK_SEQPACKET | SOCK_NONBLOCK);
+  if (!sockets) std::abort();
+  keeper::Reply reply;
+  reply.mutable_egress()->set_again(again);
+  send(reply, sockets->first);
+  return std::move(sockets->second);
+}
+
+void FakeKeeper::set_network(std::uint64_t instance, const std::vector<Fd>& descriptors) {
+  std::optional<egress::Rules> rules;
+  if (!descriptors.empty()) {
+    const auto text = read_all(descriptors.front().get(), 4 << 20);
+    if (!text || !rules.emplace().ParseFromString(*text)) std::abort();
+  }
+  networks.emplace_back(instance, std::move(rules));
+}
+
 void FakeKeeper::receive() {
   for (;;) {
     auto packet = receive_packet(socket_.get(), 65536);
@@ -224,6 +242,7 @@ void FakeKeeper::receive() {
       continue;
     } else {
       if (request.has_freeze()) frozen.push_back(request.freeze().instance());
+      if (request.has_set_network()) set_network(request.set_network().instance(), packet->fds);
       if (request.has_drop_data()) dropped.push_back(request.drop_data().agent_id());
       reply.mutable_done();
     }

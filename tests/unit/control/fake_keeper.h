@@ -5,11 +5,14 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/fd.h"
+#include "proto/egress.pb.h"
 #include "proto/keeper.pb.h"
 #include "proto/klp.pb.h"
 #include "proto/sandbox_spec.pb.h"
@@ -58,6 +61,8 @@ class FakeKeeper {
   void reload_control(const std::vector<std::pair<std::string, std::string>>& files, const std::string& error = {});
   void limit(std::uint64_t instance, const std::string& limit, std::uint64_t value);
   void file_denied(std::uint64_t instance, const std::string& access, const std::string& path);
+  /// There is an egress now: its end of the socket to control.
+  Fd bring_egress(bool again = false);
   void exited(std::uint64_t instance, bool signaled, int code, std::uint32_t oom_kills = 0,
               std::uint32_t pids_refused = 0);
 
@@ -71,6 +76,8 @@ class FakeKeeper {
   std::set<std::string> services;    ///< addresses at which somebody takes a connection
   std::string fail_step;             ///< not empty: the next spawns fail at this step
   bool ready = false;
+  /// SetNetwork, in order; without rules: nothing is allowed any more.
+  std::vector<std::pair<std::uint64_t, std::optional<egress::Rules>>> networks;
   std::vector<std::uint64_t> killed;
   std::vector<std::uint64_t> frozen;
   std::string freeze_error;                                  ///< not empty: this machine cannot freeze
@@ -86,6 +93,7 @@ class FakeKeeper {
 
  private:
   void receive();
+  void set_network(std::uint64_t instance, const std::vector<Fd>& descriptors);
   void spawn(const keeper::Request& request, std::vector<Fd> descriptors);
   void send(const keeper::Reply& reply, const Fd& descriptor = {});
 

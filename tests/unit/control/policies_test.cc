@@ -1,6 +1,8 @@
 // Operator policies as control uses them: chosen by id, replaced whole, explained.
 #include <doctest/doctest.h>
 
+#include "base/unix.h"
+#include "proto/keeper.pb.h"
 #include "tests/unit/control/control_fixture.h"
 
 using namespace kai;
@@ -48,6 +50,23 @@ TEST_CASE("reload takes policies for the next start, and tells who runs under an
   CHECK(f.status("a1")["policy"] == "calendar");
   CHECK(f.keeper->host().spec.cgroup().pids() == 7);
   CHECK(f.keeper->host().spec.cgroup().memory_bytes() == 64 << 20);
+}
+
+TEST_CASE("what kaid.yaml blocks comes with the policies, however long the list is") {
+  keeper::Policies message;
+  auto& file = *message.add_files();
+  file.set_name("10-calendar.yaml");
+  file.set_text(kCalendar);
+  for (int at = 0; at < 1024; ++at) {
+    auto& block = *message.add_blocked_domains();
+    block.set_pattern(std::to_string(at) + "." + std::string(63, 'a') + "." + std::string(63, 'b') + ".example");
+    block.set_rule("kaid.yaml:" + std::to_string(at));
+  }
+  const auto memfd = sealed_memfd("policies", message.SerializeAsString());
+  REQUIRE(memfd);
+  Policies policies(true);
+  REQUIRE(policies.take(*memfd));
+  for (const Policy& policy : policies.all().policies) CHECK(policy.global_blocks.size() == 1024);
 }
 
 TEST_CASE("a set with an error changes nothing and is told with its place") {

@@ -49,6 +49,31 @@ TEST_CASE_FIXTURE(RunFixture, "a run is started, ends by itself, and its status 
   CHECK_FALSE(ended.run_exited().signaled());
 }
 
+TEST_CASE_FIXTURE(RunFixture, "whom a run may reach follows the policies, as an agent's does") {
+  const auto reload_to = [this](const std::string& network) {
+    keeper->policies = {{"10-web.yaml", "policies:\n- name: web\n  network: " + network + "\n"}};
+    control::Request request;
+    request.mutable_reload();
+    REQUIRE(code(call(request)) == "done");
+  };
+  reload_to("{allowedDomains: [allowed.example]}");
+  auto manifest = manifest_of("web");
+  manifest["security"]["networkAccess"] = {{"allowOutbound", true}, {"allowedDomains", {"allowed.example"}}};
+  manifest.erase("entry");
+  auto asked = request();
+  asked.mutable_run()->set_manifest(manifest.dump());
+  client->send(asked, fds());
+  until_started();
+  REQUIRE(keeper->host().spec.has_network());
+  const std::string id = keeper->host().spec.agent_id();
+  keeper->networks.clear();
+  reload_to("{allowedDomains: []}");
+  until([this] { return keeper->networks.size() == 1; });
+  REQUIRE(keeper->networks[0].second);
+  CHECK(keeper->networks[0].second->allowed_size() == 0);
+  CHECK(keeper->networks[0].second->agent_id() == id);
+}
+
 TEST_CASE_FIXTURE(RunFixture, "signals are passed, and a death by one is told") {
   const auto id = client->send(request(), fds());
   until_started();

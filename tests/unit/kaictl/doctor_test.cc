@@ -1,9 +1,13 @@
 // kai-doctor: it finds what is taken away, and leaves nothing behind.
 #include <sched.h>
+#include <sys/capability.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
+#include <sstream>
+#include <vector>
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
@@ -64,6 +68,55 @@ TEST_CASE("namespaces that the host gives no more of are missing, with the sysct
       if (check.remedy != "sysctl -w user.max_net_namespaces=10000") return {EINVAL, "another remedy"};
     }
     return {};
+  });
+  CHECK_MESSAGE(answer.ok(), answer.text());
+}
+
+TEST_CASE("egress is looked for by making an agent's network") {
+  Checks checks;
+  doctor::check_network(checks);
+  REQUIRE(checks.size() == 2);
+  CHECK(status_of(checks, "egress") == Status::kOk);
+  CHECK(checks[0].detail.find("IPv4") != std::string::npos);
+
+  // Without network namespaces none can be made.
+  const auto answer = doctor::ask_child([]() -> doctor::Answer {
+    const std::string uids = "0 " + std::to_string(geteuid()) + " 1\n";
+    if (unshare(CLONE_NEWUSER) < 0) return doctor::failed("unshare");
+    if (!write_file("/proc/self/uid_map", uids)) return doctor::failed("write uid_map");
+    if (!write_file("/proc/sys/user/max_net_namespaces", "0")) return doctor::failed("write the sysctl");
+    Checks found;
+    doctor::check_network(found);
+    return status_of(found, "egress") == Status::kDegraded ? doctor::Answer() : doctor::Answer{EINVAL, "not degraded"};
+  });
+  CHECK_MESSAGE(answer.ok(), answer.text());
+}
+
+TEST_CASE("the capabilities that kaid.service takes away are none that egress needs") {
+  const auto unit = read_file(KAI_UNIT);
+  REQUIRE(unit);
+  const std::string key = "\nCapabilityBoundingSet=~";
+  const std::size_t at = unit->find(key);
+  REQUIRE(at != std::string::npos);
+  std::istringstream names(unit->substr(at + key.size(), unit->find('\n', at + 1) - at - key.size()));
+  std::vector<cap_value_t> taken;
+  for (std::string name; names >> name;) {
+    cap_value_t capability = -1;
+    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+    REQUIRE_MESSAGE(cap_from_name(name.c_str(), &capability) == 0, name);
+    taken.push_back(capability);
+  }
+  CHECK(taken.size() > 10);
+  // An ordinary user has no capabilities to lose, and gets those of its own user namespace.
+  const auto answer = doctor::ask_child([&]() -> doctor::Answer {
+    for (const cap_value_t capability : taken) {
+      if (cap_drop_bound(capability) < 0 && geteuid() == 0) return doctor::failed("cap_drop_bound");
+    }
+    const auto report = nlohmann::json::parse(kaictl({"-o", "json", "doctor"}).out);
+    for (const auto& check : report["checks"]) {
+      if (check["name"] == "egress") return {check["status"] == "ok" ? 0 : EPERM, check["detail"]};
+    }
+    return {EINVAL, "no such check"};
   });
   CHECK_MESSAGE(answer.ok(), answer.text());
 }

@@ -38,7 +38,7 @@ TEST_CASE("every schema names its dialect") {
     CHECK(text["$schema"] == "https://json-schema.org/draft/2020-12/schema");
     ++found;
   }
-  CHECK(found >= 27);
+  CHECK(found >= 28);
 }
 
 TEST_CASE("list") {
@@ -175,6 +175,30 @@ TEST_CASE("memory") {
   CHECK_FALSE(holds("memory-list", json{{"keys", {""}}}));
   CHECK(holds("memory-transfer", json{{"id", "a"}, {"entries", 0}, {"bytes", 200}}));
   CHECK_FALSE(holds("memory-transfer", json{{"id", "a"}, {"entries", -1}, {"bytes", 200}}));
+}
+
+TEST_CASE("network") {
+  json net = json::parse(
+      R"({"id":"a","state":"running","network":false,"reason":"the manifest does not ask for it","policy":"default",
+          "connections":[],"names":[],"denials":[]})");
+  CHECK(holds("net", net));
+  net.update(json::parse(
+      R"({"network":true,"limits":{"maxConnections":64,"bandwidthLimit":10240,"protocols":["tls","http"],"ports":[443]},
+          "open":1,"total":2,"sent":0,"received":5,"lookups":1,"refused":3,"failed":0,
+          "connections":[{"name":"a.example","address":"93.184.216.34","port":443,"protocol":"tls","age":5,"sent":0,
+            "received":5,"sentPerSecond":0,"receivedPerSecond":5,"state":"open"}],
+          "names":[{"name":"a.example","address4":"198.18.0.5","address6":"fd00::5","connections":1}],
+          "denials":[{"name":"b.example","reason":"r","rule":"10-a.yaml:3","count":3}]})"));
+  CHECK(holds("net", net));
+  json wrong = net;
+  wrong["connections"][0]["protocol"] = "quic";
+  CHECK_FALSE(holds("net", wrong));
+  wrong = net;
+  wrong["denials"][0]["port"] = 0;
+  CHECK_FALSE(holds("net", wrong));
+  wrong = net;
+  wrong.erase("policy");
+  CHECK_FALSE(holds("net", wrong));
 }
 
 /// The corpus of the fuzz target has whole exports: what the reader takes, the schema takes, line by line.

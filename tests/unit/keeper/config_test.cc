@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -87,20 +88,83 @@ TEST_CASE("the Unix socket of redis is what its url says") {
   CHECK(socket_of("redis://localhost").empty());
 }
 
+TEST_CASE("upstreamDns: addresses, with a port or without") {
+  const Scratch scratch;
+  const std::string file =
+      scratch.file("upstreamDns: [9.9.9.9, '127.0.0.1:5353', '2620:fe::fe', '[2620:fe::fe]', '[2620:fe::FE]:5353']\n");
+  const auto config = load_config({.config = file, .state_dir = "", .runtime_dir = ""}, true);
+  REQUIRE(config);
+  CHECK(config->upstream_dns == std::vector<std::string>{"9.9.9.9:53", "127.0.0.1:5353", "[2620:fe::fe]:53",
+                                                         "[2620:fe::fe]:53", "[2620:fe::fe]:5353"});
+  for (const char* wrong : {"dns.example.org", "9.9.9.9:0", "9.9.9.9:65536", "9.9.9.0/24", "9.9.9.9/32", "010.0.0.1",
+                            "'[9.9.9.9'", "''", "'[2620:fe::fe]:'", "2620:fe::fe%lo"}) {
+    CAPTURE(wrong);
+    CHECK(error_of("logLevel: info\nupstreamDns:\n  - 9.9.9.9\n  - " + std::string(wrong) + "\n")
+              .starts_with(":4:5: an entry of upstreamDns must be an address"));
+  }
+  struct Refused {
+    const char *text, *why;
+  };
+  for (const Refused& each : {Refused{"0.0.0.0", "unspecified"},
+                              {"'0.0.0.0:53'", "unspecified"},
+                              {"'::'", "unspecified"},
+                              {"'[::]:53'", "unspecified"},
+                              {"224.0.0.251", "multicast"},
+                              {"'[ff02::fb]:5353'", "multicast"},
+                              {"255.255.255.255", "broadcast"},
+                              {"'fe80::1'", "on one interface"},
+                              {"'::1:53'", "\"[::1]:53\" with a port, or \"[::1:53]\" without"},
+                              {"'2620:fe::fe:5353'", "in brackets where it could be read in two ways"}}) {
+    CAPTURE(std::string(each.text));
+    const std::string error = error_of("upstreamDns: [" + std::string(each.text) + "]\n");
+    CHECK(error.starts_with(":1:15: an entry of upstreamDns must be "));
+    CHECK(error.find(each.why) != std::string::npos);
+  }
+  const std::string fine =
+      scratch.file("upstreamDns: ['[fd00::1:53]', '2001:4860:4860::8888', '::1', 169.254.169.253]\n");
+  const auto six = load_config({.config = fine, .state_dir = "", .runtime_dir = ""}, true);
+  REQUIRE(six);
+  CHECK(six->upstream_dns ==
+        std::vector<std::string>{"[fd00::1:53]:53", "[2001:4860:4860::8888]:53", "[::1]:53", "169.254.169.253:53"});
+  CHECK(error_of("upstreamDns: 9.9.9.9\n").starts_with(":1:14: upstreamDns must be a list"));
+  CHECK(error_of("upstreamDns: [[9.9.9.9]]\n").starts_with(":1:15: an entry of upstreamDns must be a text"));
+}
+
+TEST_CASE("blockedDomains: patterns, each with its line") {
+  const Scratch scratch;
+  const std::string file =
+      scratch.file("logLevel: info\nblockedDomains:\n- Example.ORG.\n- \"*.bücher.de:443\"\n- 10.0.0.1\n- fd00::/8\n");
+  const auto config = load_config({.config = file, .state_dir = "", .runtime_dir = ""}, true);
+  REQUIRE(config);
+  REQUIRE(config->blocked_domains.size() == 4);
+  CHECK(config->blocked_domains[0].pattern == "example.org");
+  CHECK(config->blocked_domains[0].rule == "kaid.yaml:3");
+  CHECK(config->blocked_domains[1].pattern == "*.xn--bcher-kva.de:443");
+  CHECK(config->blocked_domains[1].rule == "kaid.yaml:4");
+  CHECK(config->blocked_domains[2].pattern == "10.0.0.1");
+  CHECK(config->blocked_domains[3].pattern == "fd00::/8");
+  CHECK(error_of("blockedDomains: [10.0.0.1/8]\n").find("has bits behind the prefix") != std::string::npos);
+  CHECK(error_of("blockedDomains: [\"http://a.example\"]\n").find("not a URL") != std::string::npos);
+  CHECK(error_of("blockedDomains: [good.example, \"b ad\"]\n").starts_with(":1:32: blockedDomains: \"b ad\""));
+  CHECK(error_of("blockedDomains: {}\n").starts_with(":1:17: blockedDomains must be a list"));
+}
+
 TEST_CASE("a file that was asked for has to be there") {
   CHECK_FALSE(load_config({.config = "/not/there.yaml", .state_dir = "", .runtime_dir = ""}, true));
 }
 
-TEST_CASE("only logLevel changes while kaid runs") {
+TEST_CASE("logLevel and what egress does change while kaid runs, and nothing else") {
   const Scratch scratch;
   const std::string file = scratch.file("stateDir: /a\n");
   const auto config = load_config({.config = file, .state_dir = "", .runtime_dir = "/b"}, true);
   REQUIRE(config);
-  scratch.file("stateDir: /a\nlogLevel: debug\n");
+  scratch.file("stateDir: /a\nlogLevel: debug\nupstreamDns: [9.9.9.9]\nblockedDomains: [example.org]\n");
   const auto louder = kai::keeper::reload_config(*config, true);
   REQUIRE(louder);
   CHECK(louder->log_level == "debug");
   CHECK(louder->runtime_dir == "/b");
+  CHECK(louder->upstream_dns == std::vector<std::string>{"9.9.9.9:53"});
+  CHECK(louder->blocked_domains.size() == 1);
   scratch.file("stateDir: /c\n");
   const auto moved = kai::keeper::reload_config(*config, true);
   REQUIRE_FALSE(moved);

@@ -20,6 +20,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -29,6 +30,7 @@
 
 #include "base/unix.h"
 #include "policies/compile.h"
+#include "proto/egress.pb.h"
 #include "proto/frame.h"
 #include "proto/keeper.pb.h"
 #include "proto/klp.pb.h"
@@ -66,6 +68,7 @@ class Kaid {
     fs::copy_file(built / "kaid", top / "bin/kaid");
     fs::copy_file(built / "kai-agent-host", top / "bin/kai-agent-host");
     fs::copy_file(built / "stand-in-control", top / "bin/kai-control");
+    fs::copy_file(built / "stand-in-control", top / "bin/kai-egress");
     std::ofstream(top / "kaid.yaml") << "policies: " << (top / "policies").string() << "\n";
   }
   ~Kaid() {
@@ -84,15 +87,47 @@ class Kaid {
   /// Starts it and gives its hello.
   Reply start() {
     const std::string name = "kai-test-" + std::to_string(getpid()) + top.filename().string();
-    listening_.reset(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::memcpy(address.sun_path + 1, name.data(), name.size());
-    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
-    REQUIRE(bind(listening_.get(), reinterpret_cast<const sockaddr*>(&address), size) == 0);
-    REQUIRE(listen(listening_.get(), 8) == 0);
-    pid = launch(name);
+    listening_.reset();
+    egress_listening_.reset();
+    listening_ = listen_at(name);
+    egress_listening_ = listen_at(name + "-egress");
+    std::ofstream(top / "bin/test-socket") << name;
+    pid = launch();
     return next_control();
+  }
+
+  /// Takes the place of the egress that the keeper has started, or starts: what the keeper tells it is read by the
+  /// test.
+  struct Egress {
+    Fd alive;    ///< until it is closed
+    Fd channel;  ///< egress.Command
+    pid_t pid = 0;
+
+    /// The next command and its descriptors.
+    std::pair<egress::Command, std::vector<Fd>> next() const {
+      pollfd wanted{channel.get(), POLLIN, 0};
+      REQUIRE(poll(&wanted, 1, kPatienceMs) == 1);
+      auto packet = receive_packet(channel.get(), 64 << 10, MSG_DONTWAIT);
+      REQUIRE(packet);
+      egress::Command command;
+      REQUIRE(command.ParseFromString(packet->bytes));
+      return {std::move(command), std::move(packet->fds)};
+    }
+  };
+  Egress next_egress() const {
+    pollfd wanted{egress_listening_.get(), POLLIN, 0};
+    REQUIRE(poll(&wanted, 1, kPatienceMs) == 1);
+    Egress egress;
+    egress.alive.reset(accept4(egress_listening_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    auto packet = receive_packet(egress.alive.get(), 64);
+    REQUIRE(packet);
+    REQUIRE(packet->fds.size() == 1);
+    egress.channel = std::move(packet->fds[0]);
+    ucred peer{};
+    socklen_t length = sizeof peer;
+    REQUIRE(getsockopt(egress.alive.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0);
+    egress.pid = peer.pid;
+    return egress;
   }
 
   /// The hello to the control that the keeper has started, or starts.
@@ -132,7 +167,7 @@ class Kaid {
   std::pair<int, std::string> run_to_end() {
     auto pipe = make_pipe();
     REQUIRE(pipe);
-    const pid_t child = launch("", pipe->second.get());
+    const pid_t child = launch(pipe->second.get());
     pipe->second.reset();
     const auto said = read_all(pipe->first.get(), 1 << 16);
     int status = 0;
@@ -151,15 +186,25 @@ class Kaid {
     fds = std::move(packet->fds);
     return reply;
   }
-  /// The answer to `request`; events that come before it are kept in `events`.
-  Reply ask(Request request, const std::vector<int>& descriptors = {}) {
+  /// Without waiting for the answer.
+  std::uint64_t send(Request request, const std::vector<int>& descriptors = {}) {
     request.set_id(++last_id_);
     REQUIRE(send_packet(channel_.get(), request.SerializeAsString(), descriptors));
-    for (;;) {
-      Reply reply = next();
-      if (reply.id() == last_id_) return reply;
-      events.push_back(std::move(reply));
-    }
+    return last_id_;
+  }
+  /// Whether something has come, which is read.
+  bool answers_within(int patience_ms) {
+    pollfd wanted{channel_.get(), POLLIN, 0};
+    if (poll(&wanted, 1, patience_ms) != 1) return false;
+    (void)next();
+    return true;
+  }
+  /// The answer to `request`; events that come before it are kept in `events`.
+  Reply ask(Request request, const std::vector<int>& descriptors = {}) {
+    return answer_to(send(std::move(request), descriptors));
+  }
+  Reply answer_to(std::uint64_t id) {
+    return event([&](const Reply& reply) { return reply.id() == id; });
   }
 
   /// Starts an agent and accepts its hello, so that its program runs. Its input is a pipe from `input`, its output one
@@ -180,7 +225,9 @@ class Kaid {
     std::vector<int> beside = {klp->second.get(), in->first.get(), out->second.get(), STDERR_FILENO, memfd->get()};
     const int kept = keep >= 0 ? keep : out->first.get();
     if (!ephemeral) beside.insert(beside.end(), {kept, kept});
-    const Reply reply = ask(request, beside);
+    const std::uint64_t asked = send(request, beside);
+    if (behind_spawn) answer_behind = send(std::move(*std::exchange(behind_spawn, std::nullopt)), fds_behind);
+    const Reply reply = answer_to(asked);
     input[instance] = std::move(in->second);
     output[instance] = std::move(out->first);
     if (!reply.has_spawned()) return reply;
@@ -262,19 +309,21 @@ class Kaid {
   }
 
   fs::path top;
-  int keep = -1;          ///< what Spawn gives the keeper to keep; -1: the end of the agent's output
-  rlim_t most_files = 0;  ///< how many kaid may have; 0: as many as the test
+  int keep = -1;                        ///< what Spawn gives the keeper to keep; -1: the end of the agent's output
+  std::optional<Request> behind_spawn;  ///< sent right behind the next Spawn, with `fds_behind`
+  std::vector<int> fds_behind;
+  std::uint64_t answer_behind = 0;  ///< the id of its answer
+  rlim_t most_files = 0;            ///< how many kaid may have; 0: as many as the test
   pid_t pid = 0;
   std::vector<Fd> fds;
   std::vector<Reply> events;
   std::map<std::uint64_t, Fd> input, output;  ///< of the agents, by instance
 
  private:
-  pid_t launch(const std::string& socket_name, int errors = STDERR_FILENO) {
+  pid_t launch(int errors = STDERR_FILENO) {
     const std::string program = top / "bin/kaid", config = top / "kaid.yaml", state = top / "state", run = top / "run";
     const pid_t child = fork();
     if (child != 0) return child;
-    (void)setenv("KAI_TEST_SOCKET", socket_name.c_str(), 1);
     const rlimit files{most_files, most_files};
     if (most_files != 0 && setrlimit(RLIMIT_NOFILE, &files) < 0) _exit(127);
     (void)dup2(errors, STDERR_FILENO);
@@ -283,7 +332,18 @@ class Kaid {
     _exit(127);
   }
 
-  Fd listening_, test_, channel_;
+  static Fd listen_at(const std::string& name) {
+    Fd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path + 1, name.data(), name.size());
+    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+    REQUIRE(bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), size) == 0);
+    REQUIRE(listen(fd.get(), 8) == 0);
+    return fd;
+  }
+
+  Fd listening_, egress_listening_, test_, channel_;
   std::uint64_t last_id_ = 0;
   std::map<std::uint64_t, Fd> klp_;
   std::vector<std::thread> answering_;

@@ -80,6 +80,43 @@ TEST_CASE("policies go to control with the hello, and again when they are read a
   CHECK(kaid.stop() == 0);
 }
 
+TEST_CASE("as many and as long names as kaid.yaml may block reach control, at boot and when it is read again") {
+  Kaid kaid;
+  const auto blocks = [&](char last) {
+    std::ofstream file(kaid.top / "kaid.yaml");
+    file << "policies: " << (kaid.top / "policies").string() << "\nblockedDomains:\n";
+    const std::string label(63, 'a');
+    for (int at = 1000; at < 2024; ++at) {
+      file << "- " << label << "." << label << "." << label << "." << std::to_string(at) << std::string(53, 'b') << last
+           << ".io\n";
+    }
+  };
+  const auto told = [&]() {
+    REQUIRE(kaid.fds.size() == 1);
+    const auto bytes = kai::read_all(kaid.fds[0].get(), 1 << 20);
+    kai::keeper::Policies policies;
+    REQUIRE(bytes);
+    REQUIRE(policies.ParseFromString(*bytes));
+    return policies;
+  };
+  blocks('x');
+  REQUIRE(kaid.start().has_hello());
+  auto policies = told();
+  REQUIRE(policies.blocked_domains_size() == 1024);
+  CHECK(policies.blocked_domains(1023).pattern().size() == 253);
+  CHECK(policies.blocked_domains(1023).pattern().ends_with("x.io"));
+  CHECK(policies.blocked_domains(1023).rule() == "kaid.yaml:1026");
+
+  blocks('y');
+  Request again;
+  again.mutable_read_policies();
+  CHECK(kaid.ask(again).reload().error() == "");
+  policies = told();
+  REQUIRE(policies.blocked_domains_size() == 1024);
+  CHECK(policies.blocked_domains(1023).pattern().ends_with("y.io"));
+  CHECK(kaid.stop() == 0);
+}
+
 TEST_CASE("kaid does not begin with a policy that it does not understand") {
   Kaid kaid;
   kaid.policy("policies:\n- name: a\n  memoryLimit: many\n");

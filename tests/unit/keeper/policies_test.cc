@@ -70,7 +70,7 @@ TEST_CASE("policy files are read in name order, and handed on as they are") {
   CHECK(loaded->files[0].name == "10-a.yaml");
   CHECK(loaded->files[1].name == "20-b.yaml");
   CHECK(loaded->parsed.named("a") != nullptr);
-  const auto memfd = kai::keeper::policies_memfd(loaded->files);
+  const auto memfd = kai::keeper::policies_memfd(loaded->files, {{"example.org", "kaid.yaml:3"}});
   REQUIRE(memfd);
   const auto bytes = kai::read_all(memfd->get(), 1 << 20);
   REQUIRE(bytes);
@@ -78,6 +78,9 @@ TEST_CASE("policy files are read in name order, and handed on as they are") {
   REQUIRE(message.ParseFromString(*bytes));
   REQUIRE(message.files_size() == 2);
   CHECK(message.files(1).text() == "policies:\n- name: b\n");
+  REQUIRE(message.blocked_domains_size() == 1);
+  CHECK(message.blocked_domains(0).pattern() == "example.org");
+  CHECK(message.blocked_domains(0).rule() == "kaid.yaml:3");
 }
 
 TEST_CASE("a directory that was named has to be there, the default one need not") {

@@ -180,6 +180,27 @@ TEST_CASE("a state of another version, one that is cut, or one without its descr
     stored.emplace(stored_state_name(1), Fd(fcntl(cut->get(), F_DUPFD_CLOEXEC, 0)));
     CHECK_FALSE(sort_stored(std::move(stored)).state);
   }
+  SUBCASE("a part of its network") {
+    handover::State reaching = with_agent(1);
+    for (int at = 0; at < 3; ++at) reaching.mutable_agents(0)->add_network(0);
+    std::multimap<std::string, Fd> stored;
+    stored.emplace(stored_state_name(1), memory(reaching));
+    stored.emplace(stored_name(1, Kept::kPidfd), sleeper.duplicate());
+    stored.emplace(stored_name(1, Kept::kChannel), any());
+    for (std::size_t at = 0; at < 2; ++at) stored.emplace(stored_network_name(1, at), any());
+    SUBCASE("is missing") {
+      CHECK_FALSE(sort_stored(std::move(stored)).state);
+      CHECK(sleeper.ended());
+    }
+    SUBCASE("is not missing") {
+      stored.emplace(stored_network_name(1, 2), any());
+      const Stored sorted = sort_stored(std::move(stored));
+      REQUIRE(sorted.state);
+      for (const std::int32_t number : sorted.state->agents(0).network()) CHECK(inherited(number).valid());
+      CHECK(sorted.useless.empty());
+      CHECK_FALSE(sleeper.ended());
+    }
+  }
   SUBCASE("no channel") {
     std::multimap<std::string, Fd> stored;
     stored.emplace(stored_state_name(1), memory(with_agent(1)));

@@ -269,8 +269,7 @@ TEST_CASE("what is asked beyond the policy is trimmed, with a reason") {
   const Verdict& outbound = without_rules.trimmed[5];
   CHECK(outbound.asked == "connections to calendar.google.com, outlook.office.com");
   CHECK(outbound.reason ==
-        "no network yet: egress is not in this version, the agent has only its own loopback; and policy builtin "
-        "(builtin) allows none");
+        "policy builtin (builtin) allows no network: the operator can list names in network.allowedDomains");
   CHECK(outbound.rule == "builtin");
 
   Policy policy = builtin_policy(false);

@@ -85,6 +85,78 @@ TEST_CASE("explain: a text that fits a screen, each line with its rule") {
   CHECK(text.find("\n  memory: 512 MB [builtin]\n") != std::string::npos);
 }
 
+TEST_CASE("explain: the network, with what egress holds it to") {
+  Policy rules = policy(
+      "  network:\n    allowedDomains: [calendar.google.com]\n    allowedCidrs: [10.1.0.0/16]\n"
+      "    hosts: {calendar.google.com: 10.1.2.3}\n  networkLimit: {maxConnections: 5}\n");
+  rules.global_blocks = {{"*.bad.example", "kaid.yaml:3"}};
+  const std::string text = explain_json(compiled(testing::kExample, rules), rules, {});
+  CHECK(holds("policy-explain.schema.json", text));
+  const PlainJson network = layer(text, "network");
+  CHECK(network["state"] == "on");
+  CHECK(network["summary"] == "its own loopback, and by name, through egress, what is listed here");
+  CHECK(network["rule"] == "10-test.yaml:4");
+  Words names;
+  for (const PlainJson& item : network["items"]) names.push_back(item["name"]);
+  CHECK(names == Words{"calendar.google.com", "outlook.office.com", "10.1.0.0/16", "*.bad.example",
+                       "calendar.google.com", "ports", "protocols", "connections", "bandwidth"});
+  CHECK(network["items"][3]["rule"] == "kaid.yaml:3");
+  CHECK(network["items"][5]["value"] == "80, 443");
+  CHECK(network["items"][7]["value"] == 5);
+  CHECK(network["items"][7]["rule"] == "10-test.yaml:7");
+  // Nobody is reached: nothing is listed but what was asked.
+  const Policy none = builtin_policy(false);
+  const PlainJson closed = layer(explain_json(compiled(testing::kExample, none), none, {}), "network");
+  CHECK(closed["summary"] == "its own loopback only");
+  CHECK(closed["items"].size() == 2);
+}
+
+TEST_CASE("explain: the network of an agent that runs is that of the policy of now, all else that of its start") {
+  const Policy before = policy("  memoryLimit: 100\n  network:\n    allowedDomains: [calendar.google.com]\n");
+  const Policy now = policy(
+      "  memoryLimit: 200\n  network:\n    allowedDomains: [outlook.office.com]\n    blockedDomains: [10.0.0.1]\n"
+      "    ports: [80, 8443]\n  networkLimit: {maxConnections: 5}\n");
+  const Compiled started = compiled(testing::kExample, before);
+  const Compiled would_be = compiled(testing::kExample, now);
+  const auto network = [&](const Compiled& start, const NetworkNow& changed) {
+    return layer(explain_json(start, before, {}, &changed), "network");
+  };
+  const NetworkNow changed{now, &would_be};
+  const std::string text = explain_json(started, before, {}, &changed);
+  CHECK(holds("policy-explain.schema.json", text));
+  CHECK(layer(text, "cgroup")["items"][0]["value"] == 100);
+  CHECK(layer(text, "network")["summary"] ==
+        "its own loopback, and by name, through egress, what is listed here; by policy test as it is now, all else by "
+        "that of its start");
+  const PlainJson items = layer(text, "network")["items"];
+  CHECK(items[0]["name"] == "outlook.office.com");
+  CHECK(items[0]["value"] == "granted: allowed by outlook.office.com");
+  CHECK(items[1]["value"].get<std::string>().starts_with("trimmed: "));
+  CHECK(items[2] == PlainJson{{"name", "10.0.0.1"}, {"value", "blocked"}, {"rule", "10-test.yaml:6"}});
+  CHECK(items[5]["value"] == 5);
+  CHECK(explain_text(started, before, {}, &changed).find("by policy test as it is now") != std::string::npos);
+  CHECK(items[3]["value"] == "80; after kaictl restart calendarAgent: 8443");
+  // Nothing has changed: nothing is said of it.
+  const NetworkNow same{before, &started};
+  CHECK(explain_json(started, before, {}, &same) == explain_json(started, before, {}));
+  CHECK(explain_text(started, before, {}, &same) == explain_text(started, before, {}));
+
+  // What waits for the next start, or is cut.
+  const Policy none = policy("  memoryLimit: 100\n");
+  const Compiled without = compiled(testing::kExample, none);
+  CHECK(network(without, changed)["summary"].get<std::string>().ends_with(
+      "it gives a network, which waits for kaictl restart calendarAgent"));
+  CHECK(
+      network(started, {none, &without})["summary"].get<std::string>().starts_with("its own loopback only; by policy"));
+  const Policy host = policy("  grants: [hostNetwork]\n");
+  const Compiled opened = compiled(testing::kExample, host);
+  CHECK(network(started, {host, &opened})["summary"].get<std::string>().ends_with(
+      "it gives the host's network, which waits for kaictl restart calendarAgent"));
+  CHECK(network(started, {host, nullptr})["summary"].get<std::string>().ends_with(
+      "it refuses this agent, whose network is cut"));
+  CHECK(network(started, {host, nullptr})["items"].empty());
+}
+
 TEST_CASE("explain: unsandboxed, and nothing asked") {
   const Policy open = policy("  sandbox: false\n  grants: [unsandboxed]\n");
   const std::string text = explain_json(compiled(testing::with("/security/sandbox", false), open), open, {});

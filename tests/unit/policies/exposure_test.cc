@@ -69,10 +69,11 @@ TEST_CASE("each power that is added makes the exposure greater") {
       {"", "  grants: [hostMounts]\n"},
       {"", "  grants: [\"syscalls:ptrace\"]\n"},
       {"  grants: [\"syscalls:ptrace\"]\n", "  grants: [\"syscalls:ptrace\", \"syscalls:bpf\"]\n"},
-      {"", "  network: {allowedDomains: [a.com]}\n"},
+      {"", "  network: {allowedDomains: [calendar.google.com]}\n"},
       {"", "  network: {allowedCidrs: [10.0.0.0/8]}\n"},
-      {"  network: {allowedDomains: [a.com]}\n", "  network: {allowedDomains: [a.com, b.com]}\n"},
-      {"  network: {allowedDomains: [a.com]}\n", "  network: {allowedDomains: [\"*\"]}\n"},
+      {"  network: {allowedDomains: [calendar.google.com]}\n",
+       "  network: {allowedDomains: [calendar.google.com, outlook.office.com]}\n"},
+      {"  network: {allowedDomains: [calendar.google.com]}\n", "  network: {allowedDomains: [\"*\"]}\n"},
       {"", "  memoryLimit: 8192\n"},
       {"  memoryLimit: 8192\n", "  memoryLimit: 65536\n"},
       {"", "  limits: {processes: 4096}\n"},
@@ -88,7 +89,7 @@ TEST_CASE("each power that is added makes the exposure greater") {
 TEST_CASE("no filter, and no sandbox, are worse than whatever a sandbox can have") {
   const std::string everything =
       "  files: {/a: {host: /srv/a}, /b: {host: /srv/b, write: true}, /c: {host: /srv/c, write: true}}\n"
-      "  network: {allowedDomains: [\"*\", a.com]}\n  memoryLimit: 1048576\n"
+      "  network: {allowedDomains: [\"*\", calendar.google.com]}\n  memoryLimit: 1048576\n"
       "  limits: {processes: 65535, openFiles: 1048576, disk: 1048576}\n  sandbox: false\n"
       "  grants: [unsandboxed, hostWrite, hostNetwork, hostMounts, \"syscalls:bpf\", \"syscalls:ptrace\"]\n";
   for (const Words& degraded : {Words{}, Words{"cgroup", "landlock", "seccompNotify", "io", "disk", "groups"}}) {

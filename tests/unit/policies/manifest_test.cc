@@ -109,7 +109,7 @@ TEST_CASE("all errors at once, in the document's order, missing fields last") {
   document["version"] = "one";
   document["memory"]["ttl"] = -1;
   document["memory"]["backend"] = "indexedb";
-  document["security"]["networkAccess"]["allowedDomains"] = {"ok.example", "1.2.3.4", "*"};
+  document["security"]["networkAccess"]["allowedDomains"] = {"ok.example", "1.2.3", "*"};
   document["metadata"].erase("author");
   document["metadata"]["created"] = "now";
   document.erase("id");

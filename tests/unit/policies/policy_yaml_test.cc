@@ -294,11 +294,27 @@ TEST_CASE("bad names, addresses, paths, permissions, keys and grants") {
   const auto value_fault = [](const std::string& key, const std::string& value) {
     return fault("policies:\n- " + key + ": " + value + "\n");
   };
-  for (const char* each :
-       {"[a*b.com]",         "[\"*.*.com\"]",      "[\"**\"]",    "[\"a.*\"]",          "[\"*com\"]", "[1.2.3.4]",
-        "[0x7f.1]",          "[\"[::1]\"]",        "[a..b]",      "[-a.com]",           "[a b.com]",  "[\"a.com:0\"]",
-        "[\"a.com:65536\"]", "[\"a.com:\"]",       "[\"*:443\"]", "[m\xC3\xBCller.de]", "[\"\"]",     "[.]",
-        "[a.com, A.COM.]",   "[\"http://a.com\"]", "[a.com..]"}) {
+  for (const char* each : {"[a*b.com]",
+                           "[\"*.*.com\"]",
+                           "[\"**\"]",
+                           "[\"a.*\"]",
+                           "[\"*com\"]",
+                           "[1.2.3.4]",
+                           "[0x7f.1]",
+                           "[\"[::1]\"]",
+                           "[a..b]",
+                           "[-a.com]",
+                           "[a b.com]",
+                           "[\"a.com:0\"]",
+                           "[\"a.com:65536\"]",
+                           "[\"a.com:\"]",
+                           "[\"*:443\"]",
+                           "[\"m\xC3\xBC ller.de\"]",
+                           "[\"\"]",
+                           "[.]",
+                           "[a.com, A.COM.]",
+                           "[\"http://a.com\"]",
+                           "[a.com..]"}) {
     CAPTURE(std::string(each));
     const std::string text = std::string("policies:\n- network:\n    allowedDomains: ") + each + "\n";
     const bool twice = std::string(each) == "[a.com, A.COM.]";
@@ -314,6 +330,21 @@ TEST_CASE("bad names, addresses, paths, permissions, keys and grants") {
     CHECK(fault("policies:\n- network: {ports: [" + std::string(each) + "]}\n")
               .starts_with("10-test.yaml:2:21: network.ports.0 "));
   }
+  CHECK(fault("policies:\n- network: {ports: [53]}\n")
+            .starts_with("10-test.yaml:2:21: network.ports.0 must not be port 53, which is the DNS"));
+  CHECK(fault("policies:\n- network: {allowedDomains: [\"a.com:53\"]}\n")
+            .starts_with("10-test.yaml:2:30: network.allowedDomains.0 must not be port 53"));
+  CHECK(fault("policies:\n- network: {blockedDomains: [\"a.com:53\"]}\n").empty());
+  const auto many = [](const char* before, int count, const char* after) {
+    std::string text = "policies:\n- network: {ports: [" + std::string(before);
+    for (int at = 1; at <= count; ++at) text += (at > 1 ? ", " : "") + std::to_string(1000 + at);
+    return fault(text + "]" + after + "}\n");
+  };
+  CHECK(many("", 32, "").empty());
+  CHECK(many("", 33, "").starts_with("10-test.yaml:2:"));
+  CHECK(many("", 32, ", allowedDomains: [\"a.com:1001\"]").empty());
+  CHECK(many("", 32, ", allowedDomains: [\"a.com:99\"]") ==
+        "10-test.yaml:2:3: network names 33 ports, in ports and in allowedDomains: an agent can have 32");
   CHECK(fault("policies:\n- network: {ports: [80, 80]}\n")
             .starts_with("10-test.yaml:2:25: network.ports.1 is there twice"));
   CHECK(fault("policies:\n- network: {hosts: {a b: 1.2.3.4}}\n")
@@ -387,6 +418,19 @@ TEST_CASE("warnings: what has no effect, or not the one that it looks like") {
   CHECK(warnings("  network: {allowedDomains: [a.com], ports: []}\n").find("on no port") != std::string::npos);
   CHECK(warnings("  network: {allowedDomains: [a.com]}\n  networkLimit: {maxConnections: 0}\n")
             .starts_with("10-test.yaml:4: "));
+  CHECK(
+      warnings("  network: {hosts: {a.com: 10.0.0.1}}\n") ==
+      "10-test.yaml:3: a.com leads nowhere: 10.0.0.1 is a private address (RFC 1918), which network.allowedCidrs does "
+      "not have; add it there");
+  CHECK(warnings("  network: {hosts: {a.com: 10.0.0.1}, allowedCidrs: [10.0.0.0/8]}\n") == "");
+  CHECK(
+      warnings("  network: {hosts: {a.com: 10.0.0.1}, allowedCidrs: [10.0.0.0/8], blockedDomains: [10.0.0.0/24]}\n") ==
+      "10-test.yaml:3: a.com leads nowhere: blockedDomains has 10.0.0.1, and blocked wins");
+  CHECK(warnings("  network: {hosts: {a.com: 1.1.1.1, b.com: \"2606:4700::1\"}}\n") == "");
+  CHECK(warnings("  network: {allowedCidrs: [0.0.0.0/0]}\n").find("has more in it than the Internet") !=
+        std::string::npos);
+  CHECK(warnings("  network: {allowedCidrs: [\"::/0\"]}\n").find("this machine (::1)") != std::string::npos);
+  CHECK(warnings("  network: {allowedCidrs: [127.0.0.0/8, \"2000::/3\", 128.0.0.0/1, \"::1/128\"]}\n") == "");
   CHECK(warnings("  agentId: kaid\n").starts_with("10-test.yaml:3: no agent's id can match agentId kaid"));
   CHECK(warnings("  agentId: \".*\"\n").starts_with("10-test.yaml:3: no agent's id can match"));
 
@@ -400,6 +444,16 @@ TEST_CASE("warnings: what has no effect, or not the one that it looks like") {
         "one before it");
   CHECK(covered[1].starts_with("10-test.yaml:5: never matches: policy c"));
   CHECK(policies("policies:\n- {agentId: \"c?\"}\n- {agentId: \"c*\"}\n").warnings.empty());
+}
+
+TEST_CASE("what is blocked everywhere is blocked under every policy, the built-in one too") {
+  PolicySet set = policies("policies:\n- name: a\n- name: b\n");
+  set.block_everywhere({{"*.bad.example", "kaid.yaml:3"}});
+  REQUIRE(set.policies.size() == 3);
+  for (const Policy& each : set.policies) {
+    REQUIRE(each.global_blocks.size() == 1);
+    CHECK(each.global_blocks[0].rule == "kaid.yaml:3");
+  }
 }
 
 TEST_CASE("docs/policy.md has every key") {

@@ -3,7 +3,8 @@
 // prefixItems, no unevaluated*).
 //
 // What the schema does not say, and only the validator checks (below, each with a document that shows it): the number
-// of days in a month, ports over 65535, names and path components that are too long in bytes, dependencies named twice,
+// of days in a month, ports over 65535, which Unicode is a name and which names are one, IPv4 addresses in IPv6, bits
+// behind a block's prefix, names and path components that are too long in bytes, dependencies named twice,
 // variables set twice or more than 128, C1 control characters, a native entry with protocol none and no kind. Before
 // any document there is: size, depth, UTF-8, duplicate keys.
 #include <fstream>
@@ -132,6 +133,11 @@ TEST_CASE("what only the validator says") {
       testing::with("/metadata/created", "2024-04-31T00:00:00Z"),
       testing::with("/security/networkAccess/allowedDomains", Json::array({"a.b:70000"})),
       testing::with("/security/networkAccess/allowedDomains", Json::array({long_name})),
+      testing::with("/security/networkAccess/allowedDomains", Json::array({"a.com", "A.com."})),
+      testing::with("/security/networkAccess/allowedDomains", Json::array({"10.0.0.1/8"})),
+      testing::with("/security/networkAccess/allowedDomains", Json::array({"::ffff:102:304"})),
+      testing::with("/security/networkAccess/allowedDomains", Json::array({"\xE2\x98\x83\xEF\xB8\x8F.example"})),
+      testing::with("/security/networkAccess/blockedDomains", Json::array({"\xEF\xBC\x91.2.3.4"})),  // fullwidth 1
       testing::with("/security/fileAccess/allowedPaths", Json::array({"/" + std::string(256, 'a')})),
       testing::with("/dependencies", two),
       testing::with("/runtime", {{"env", variables}}),
