@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import tempfile
 import time
@@ -224,7 +225,9 @@ class Daemon:
                 connection.connect(str(self.socket))
             except OSError:
                 return False
-        return True
+            # Who listens: the last threads of a control that was killed may still hold the socket of before.
+            peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return struct.unpack("3i", peer)[0] in descendants(self.process.pid)
 
     def ctl(self, *arguments, stdin=None, timeout=PATIENCE * 2, text_mode=False):
         command = [str(self.bin / "kaictl"), "--socket", str(self.socket)]
