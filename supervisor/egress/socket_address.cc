@@ -124,7 +124,7 @@ bool is_loopback(const Address& address) {
 }
 
 std::uint32_t server_buffer(std::uint32_t connections) {
-  constexpr std::uint32_t kTogether = 64 << 20, kLeast = 64 << 10, kMost = 1 << 20;
+  constexpr std::uint32_t kTogether = 64 << 20, kLeast = 256 << 10, kMost = 1 << 20;
   return std::clamp(kTogether / std::max(connections, 1U), kLeast, kMost);
 }
 

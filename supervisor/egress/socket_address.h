@@ -34,9 +34,9 @@ Result<bool> is_own_address(const Address& address);
 bool is_loopback(const Address& address);
 
 /// Kernel memory of a connection's socket to its agent, each way; at most what server_buffer() says.
-inline constexpr std::uint32_t kAgentBuffer = 256 << 10;
+inline constexpr std::uint32_t kAgentBuffer = 512 << 10;
 /// The same of the socket to its server, where `connections` may be open: together 64 MB each way, but each at least
-/// 64 KB, and at most 1 MB. Nearly as much is its window (half of it before Linux 6.6): 1 MB carries 10 MB/s at 100 ms,
+/// 256 KB, and at most 1 MB. Nearly as much is its window (half of it before Linux 6.6): 1 MB carries 10 MB/s at 100 ms,
 /// the default bandwidthLimit.
 std::uint32_t server_buffer(std::uint32_t connections);
 /// What a TCP socket may hold each way, in bytes of kernel memory. The kernel's own tuning grows a socket to tens of MB

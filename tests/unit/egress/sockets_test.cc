@@ -98,7 +98,7 @@ TEST_CASE("an agent's share of kernel memory does not grow with its connections"
   CHECK(server_buffer(0) == 1 << 20);
   CHECK(server_buffer(64) == 1 << 20);
   CHECK(server_buffer(128) == 512 << 10);
-  CHECK(server_buffer(65535) == 64 << 10);
+  CHECK(server_buffer(65535) == 256 << 10);
 }
 
 TEST_CASE("who reads fast and then stops is kept little for, and goes on where it stopped") {

@@ -426,7 +426,7 @@ TEST_CASE("when the traffic is destroyed, everybody sees a reset") {
   CHECK(rig.closed.empty());
 }
 
-/// Bytes that fit into the relay's socket (server_buffer() of the rig's rules: 64 KB), and not into the receiver's.
+/// Bytes that fit into the relay's socket (server_buffer() of the rig's rules), and not into the receiver's.
 constexpr std::size_t kUnread = 40'000;
 
 void read_little(const Peer& peer) {
