@@ -1,6 +1,5 @@
 #include "supervisor/egress/refusals.h"
 
-#include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -17,8 +16,6 @@ namespace {
 
 constexpr std::size_t kSeenBytes = 128;  // two IPv6 headers, ICMPv6's and two ports
 constexpr std::size_t kIcmpHeader = 8;
-constexpr std::size_t kIp6Header = 40, kIp6NextHeader = 6, kIp6Source = 8;
-constexpr std::uint8_t kIp6Version = 0x60;
 constexpr std::uint8_t kIcmpUnreachable = 3, kIcmp6Unreachable = 1;
 
 std::uint16_t port_at(std::span<const std::uint8_t> bytes, std::size_t at) {
@@ -28,7 +25,7 @@ std::uint16_t port_at(std::span<const std::uint8_t> bytes, std::size_t at) {
 /// An IP header taken apart. No extension headers: the kernel makes none in a refusal on lo.
 struct Packet {
   std::uint8_t protocol = 0;
-  Address source, destination;
+  Address destination;
   std::span<const std::uint8_t> payload;
 };
 
@@ -45,10 +42,10 @@ std::optional<Packet> read_packet(std::span<const std::uint8_t> bytes) {
   if (version == 4) {
     const std::size_t header = (bytes[0] & 0x0FU) * 4U;
     if (header < 20 || bytes.size() < header) return std::nullopt;
-    return Packet{bytes[9], address_at(bytes, 12, 4), address_at(bytes, 16, 4), bytes.subspan(header)};
+    return Packet{bytes[9], address_at(bytes, 16, 4), bytes.subspan(header)};
   }
   if (version != 6 || bytes.size() < 40) return std::nullopt;
-  return Packet{bytes[6], address_at(bytes, 8, 16), address_at(bytes, 24, 16), bytes.subspan(40)};
+  return Packet{bytes[6], address_at(bytes, 24, 16), bytes.subspan(40)};
 }
 
 }  // namespace
@@ -95,20 +92,13 @@ struct RefusalTap::State : std::enable_shared_from_this<State> {
 
   Reactor& reactor;
   Fd socket;
-  std::uint8_t protocol = 0;
-  std::uint32_t seen_drops = 0;
+  int protocol = 0;
   OnRefused on_refused;
   Reactor::Watch watch;
 };
 
 Result<RefusalTap> RefusalTap::create(Reactor& reactor, Fd socket, OnRefused on_refused) {
   auto state = std::make_shared<State>(reactor, std::move(socket), std::move(on_refused));
-  int protocol = 0;
-  socklen_t size = sizeof protocol;
-  if (getsockopt(state->socket.get(), SOL_SOCKET, SO_PROTOCOL, &protocol, &size) < 0) {
-    return errno_failure("getsockopt", "SO_PROTOCOL");
-  }
-  state->protocol = static_cast<std::uint8_t>(protocol);
   socklen_t length = sizeof state->protocol;
   if (getsockopt(state->socket.get(), SOL_SOCKET, SO_PROTOCOL, &state->protocol, &length) < 0) {
     return errno_failure("getsockopt", "SO_PROTOCOL");
