@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import sys
 import threading
 import unittest
 
@@ -25,12 +24,6 @@ POLICIES = """policies:
   networkLimit: {maxConnections: 1000}
   network: {allowedDomains: [good.example.com]}
 """
-
-
-def seed():
-    chosen = int(os.environ.get("KAI_FAULT_SEED", random.SystemRandom().randrange(1 << 32)))
-    print(f"KAI_FAULT_SEED={chosen}", file=sys.stderr)
-    return chosen
 
 
 class Traffic:
@@ -89,7 +82,7 @@ class EgressKills(NetworkTest):
         return False
 
     def test_egress_killed_at_any_time_restarts_no_agent_and_all_reach_their_name_afterwards(self):
-        choice = random.Random(seed())
+        choice = random.Random(harness.seed())
         pids = {agent: self.daemon.status(agent)["pid"] for agent in AGENTS}
         killed = {"egress": 0, "control": 0}
         with Traffic(self.daemon) as traffic:

@@ -32,12 +32,6 @@ POLICIES = """policies:
 """
 
 
-def seed():
-    chosen = int(os.environ.get("KAI_FAULT_SEED", random.SystemRandom().randrange(1 << 32)))
-    print(f"KAI_FAULT_SEED={chosen}", file=sys.stderr)
-    return chosen
-
-
 class Load:
     """Threads that send all the time, each over a kaictl of its own, and remember how each send ended."""
 
@@ -137,7 +131,7 @@ class Kills(harness.DaemonTest):
         self.assertEqual(self.all_running(), before, "the agents live on, and control knows them")
 
     def test_anything_killed_at_any_time_costs_no_acknowledged_message_and_leaves_nothing(self):
-        choice = random.Random(seed())
+        choice = random.Random(harness.seed())
         killed = collections.Counter()
         with Load(self.daemon) as load:
             while sum(killed.values()) < KILLS:
@@ -196,7 +190,7 @@ class Kills(harness.DaemonTest):
         return {pathlib.Path(group).name for group in groups}
 
     def test_kaid_killed_again_and_again_leaves_no_orphan_and_starts_what_is_desired(self):
-        choice = random.Random(seed())
+        choice = random.Random(harness.seed())
         self.ok("stop", AGENTS[-1])
         first_groups = self.daemon.traces.own
         for _ in range(10):

@@ -33,12 +33,6 @@ AGENTS = {
 }
 
 
-def seed():
-    chosen = int(os.environ.get("KAI_FAULT_SEED", random.SystemRandom().randrange(1 << 32)))
-    print(f"KAI_FAULT_SEED={chosen}", file=sys.stderr)
-    return chosen
-
-
 class Key:
     """What may be kept under a key: what was acknowledged last, or one of those whose fate nobody knows since."""
 
@@ -182,7 +176,7 @@ class MemoryKills(MemoryTest):
         return len(json.dumps(value, separators=(",", ":")))
 
     def test_nothing_acknowledged_is_lost_whoever_is_killed(self):
-        choice = random.Random(seed())
+        choice = random.Random(harness.seed())
         # What an earlier test left is not for this one to judge.
         writers = self.fresh_writers(choice)
         began = time.monotonic()
@@ -208,7 +202,7 @@ class MemoryKills(MemoryTest):
         self.say(killed, writers, began)
 
     def test_nothing_persistent_is_lost_when_kaid_is_killed(self):
-        choice = random.Random(seed())
+        choice = random.Random(harness.seed())
         # Volatile memory begins anew with kaid: nothing is known of it.
         writers = [writer for writer in self.fresh_writers(choice) if writer.agent != "volatile"]
         began = time.monotonic()

@@ -8,12 +8,14 @@ import ctypes
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
 import stat
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -30,6 +32,13 @@ def needs_root(test):
     """Marks a test about what only root's kaid does. The ordinary user's run leaves it out; run.py says how many."""
     test.needs_root = True
     return test
+
+
+def seed():
+    """Of a test that chooses at random: said, so that it can be given again."""
+    chosen = int(os.environ.get("KAI_FAULT_SEED", random.SystemRandom().randrange(1 << 32)))
+    print(f"KAI_FAULT_SEED={chosen}", file=sys.stderr)
+    return chosen
 
 
 def wait_until(condition, what, seconds=PATIENCE):
