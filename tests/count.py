@@ -1,11 +1,12 @@
 #!/usr/bin/python3
 """Counts the single test cases behind ctest's JUnit reports, and says the result in one line.
 
-usage: count.py REPORT...
+usage: count.py REPORT [--again REPORT]...
 
 A ctest test is often a whole program: doctest, unittest, node --test and the fuzz corpora print how many cases they
 ran, and those numbers count; any other test counts as one. A program that failed without a count of its own is one
-failure. Skipped cases are named. Status 1 on any failure, and where no case ran.
+failure. Skipped cases are named. What --again has was run once more, and counts as it ended then; what passed only
+then is named. Status 1 on any failure, and where no case ran.
 """
 
 import re
@@ -63,19 +64,42 @@ def count_case(case):
     return counts
 
 
+def read_cases(report):
+    """The ctest tests of a report by name; None, and a line of error, where there is none."""
+    try:
+        root = xml.etree.ElementTree.parse(report).getroot()
+    except (OSError, xml.etree.ElementTree.ParseError) as error:
+        print(f"count.py: no report {report}: {error}", file=sys.stderr)
+        return None
+    return {case.get("name"): case for case in root.iter("testcase")}
+
+
+def read_reports(arguments):
+    """(report, its tests), with the later ends of those that were run again."""
+    found = []
+    arguments = iter(arguments)
+    for argument in arguments:
+        if argument != "--again":
+            found.append((argument, read_cases(argument)))
+            continue
+        first = found[-1][1] or {}
+        for name, case in (read_cases(next(arguments)) or {}).items():
+            if not count_case(case)[1]:
+                print(f"unstable: {name} failed beside other tests and passed alone, see above")
+            first[name] = case
+    return found
+
+
 def main():
     if len(sys.argv) < 2:
         print(__doc__, file=sys.stderr)
         return 2
     totals = [0, 0, 0]
-    for report in sys.argv[1:]:
-        try:
-            root = xml.etree.ElementTree.parse(report).getroot()
-        except (OSError, xml.etree.ElementTree.ParseError) as error:
-            print(f"count.py: no report {report}: {error}", file=sys.stderr)
+    for report, cases in read_reports(sys.argv[1:]):
+        if cases is None:
             totals[1] += 1
             continue
-        for case in root.iter("testcase"):
+        for case in cases.values():
             counts = count_case(case)
             totals = [a + b for a, b in zip(totals, counts)]
             if counts[1]:

@@ -66,6 +66,15 @@ class Count(unittest.TestCase):
         status, last, _ = self.run_on(self.report(("gone", "notrun", "Unable to find executable"), ("b", "run", "")))
         self.assertEqual((status, last), (1, "1 passed, 1 failed"))
 
+    def test_what_was_run_again_counts_as_it_ended_then(self):
+        first = self.report(("racing", "fail", DOCTEST), ("broken", "fail", ""), ("b", "run", ""))
+        again = self.report(("racing", "run", ""), ("broken", "fail", ""))
+        status, last, text = self.run_on(first, "--again", again)
+        self.assertEqual((status, last), (1, "2 passed, 1 failed"))
+        self.assertIn("unstable: racing", text)
+        self.assertNotIn("unstable: broken", text)
+        self.assertEqual(self.run_on(first, "--again", "/no/such/report")[:2], (1, "26 passed, 2 failed, 2 skipped"))
+
     def test_no_report_and_no_test_are_failures(self):
         self.assertEqual(self.run_on("/no/such/report")[0], 1)
         self.assertEqual(self.run_on(self.report())[:2], (1, "0 passed, 0 failed"))

@@ -35,7 +35,7 @@ class DnsRig {
   DnsRig();
 
   /// Turns the loop until `done`; false: not in time.
-  bool until(const std::function<bool()>& done, std::chrono::milliseconds patience = std::chrono::seconds(10));
+  bool until(const std::function<bool()>& done, std::chrono::milliseconds patience = std::chrono::seconds(60));
   /// Runs `body` in the agent's network namespace.
   static void in_agent(const std::function<void()>& body);
   /// A socket of the agent's, connected to `address` at port 53: answers from elsewhere it does not see.

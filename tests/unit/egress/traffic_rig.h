@@ -67,7 +67,7 @@ class Rig {
   Peer accept(const Fd& listener);
 
   /// Turns the loop until `done`; false: not within `patience`.
-  bool until(const std::function<bool()>& done, std::chrono::milliseconds patience = std::chrono::seconds(10));
+  bool until(const std::function<bool()>& done, std::chrono::milliseconds patience = std::chrono::seconds(60));
   /// The one refusal that comes, or an empty one.
   Refused refusal();
   Snapshot snapshot() const;
