@@ -19,13 +19,15 @@ Bridge::Bridge(const spec::SandboxSpec& spec, const SigningKey& key, KlpLink& co
       now_(monotonic_ms()),
       started_at_(now_),
       last_activity_unix_ms_(unix_ms()) {
+  serving_.set_version(spec.agent_version());
+  *serving_.mutable_capabilities() = spec.capabilities();
   control_.send(greeting());
 }
 
 void Bridge::fill_hello(klp::Hello& hello) const {
   hello.set_agent_id(spec_.agent_id());
-  hello.set_version(spec_.agent_version());
-  *hello.mutable_capabilities() = spec_.capabilities();
+  hello.set_version(serving_.version());
+  *hello.mutable_capabilities() = serving_.capabilities();
   hello.set_public_key(key_.public_key());
   hello.set_runner_protocol(channel_.open());
 }
@@ -39,6 +41,8 @@ klp::Envelope Bridge::greeting() const {
   klp::Resume& resume = *envelope.mutable_resume();
   fill_hello(*resume.mutable_hello());
   resume.set_runner_spoke(spoken_);
+  resume.set_soft_swaps(soft_swaps_);
+  resume.set_held(phase_ == Phase::kHeld);
   resume.set_phase(phase_ == Phase::kServing    ? klp::Resume::SERVING
                    : phase_ == Phase::kStopping ? klp::Resume::STOPPING
                                                 : klp::Resume::STARTING);
@@ -54,6 +58,7 @@ void Bridge::forget_control() {
   messages_.clear();  // whom their answers were for does not hear them any more
   events_.clear();
   health_call_.reset();
+  forget_hook_call();
   while (const auto rpc_id = sends_.take_any()) answer_runner(rpc_error(*rpc_id, RpcCode::kAgentError, no_control()));
   while (const auto open = memory_calls_.take_any()) {
     answer_runner(rpc_error(open->rpc_id, RpcCode::kAgentError, no_control()));
@@ -114,7 +119,9 @@ void Bridge::stop(std::int64_t grace_ms) {
     kill_at_ = std::min(kill_at_, kill_at);
     return;
   }
-  const bool ask = phase_ == Phase::kServing && channel_.open();
+  const bool started = phase_ == Phase::kServing || (phase_ == Phase::kHeld && ready_);
+  const bool ask = started && channel_.open();
+  drop_next();
   phase_ = Phase::kStopping;
   kill_at_ = kill_at;
   terminate_at_ = now_;

@@ -3,12 +3,15 @@
 //
 //   hello ──accepted──► init ──ok──► start ──ok──► serving ──stop──► stopping ──► the runner's end
 //   (protocol none: hello ──accepted──► serving)
+//   (Accepted.held: hello ──accepted──► held ──COMMIT──► serving; control asks for init, start and more by HookCall)
+//
+// While it serves, control may load another version beside it and make that one serve (bridge_hooks.cc).
 //
 // Control may die at any of them and be started again: the agent goes on, and says Resume (or its hello, where that was
 // never answered) on the socket to the next control. Meanwhile the runner's requests fail as UNAVAILABLE.
 //
 // bridge.cc: life cycle and time. bridge_control.cc: what control sends. bridge_runner.cc: what the runner sends.
-// bridge_memory.cc: memory.*, both ways.
+// bridge_memory.cc: memory.*, both ways. bridge_hooks.cc: the steps of upgrades, snapshots and held starts.
 #pragma once
 
 #include <sys/types.h>
@@ -73,11 +76,16 @@ class Bridge {
   int on_runner_end(const ProcessEnd& end);
 
  private:
-  enum class Phase { kHello, kInit, kStart, kServing, kStopping };
+  enum class Phase { kHello, kInit, kStart, kHeld, kServing, kStopping };
   struct HealthCall {
     std::uint64_t id = 0;
     std::uint64_t sequence = 0;
     std::int64_t deadline = kNever;
+  };
+  struct OpenHookCall {
+    std::uint64_t id = 0;  // of the HookCall
+    klp::HookCall::Hook hook = klp::HookCall::UNSPECIFIED;
+    std::uint64_t rpc_id = 0;
   };
   struct OpenMemoryCall {
     MemoryCall call;
@@ -110,7 +118,7 @@ class Bridge {
   void answer_send(const klp::Message& message);
   void on_event_refused(const klp::Message& message);
   void on_health_request(std::uint64_t sequence);
-  std::string init_params(const klp::Accepted& accepted) const;
+  void append_init_members(std::string& json, const klp::Load& version, std::string_view manifest_json) const;
 
   // bridge_runner.cc
   void broken_line();
@@ -118,7 +126,7 @@ class Bridge {
   void on_answer(const RpcMessage& message);
   void on_hook_answer(const RpcMessage& message);
   void on_message_answer(const RpcMessage& message, const Correspondent& to);
-  void on_health_answer(const RpcMessage& message, std::uint64_t sequence);
+  klp::HealthReport health_said(const RpcMessage& message, FailedChecks& failed) const;
   void on_notification(const RpcMessage& message);
   void on_request(const RpcMessage& message);
   void on_send(const RpcMessage& message);
@@ -133,6 +141,24 @@ class Bridge {
   void abandon(const klp::MemoryAnswer& answer);  // nobody waits for it
   void expire_memory();
 
+  // bridge_hooks.cc
+  void on_hook_call(const klp::HookCall& asked);
+  [[nodiscard]] std::optional<KlpError> out_of_place(const klp::HookCall& asked) const;
+  void without_runner(const klp::HookCall& asked);
+  [[nodiscard]] std::string hook_params(const klp::HookCall& asked) const;
+  bool ask_runner(const klp::HookCall& asked, std::string_view params_json);  // false: control was told why not
+  void serve_held(std::uint64_t id);
+  void discard(const klp::HookCall& asked);
+  void on_hook_returned(const RpcMessage& message);
+  [[nodiscard]] std::optional<KlpError> hook_error(klp::HookCall::Hook hook, const RpcMessage& message) const;
+  void on_commit_answer(const RpcMessage& message);
+  void hook_done(const klp::HookDone& done);
+  void hook_failed(std::uint64_t id, const KlpError& error);
+  [[nodiscard]] bool committing() const;
+  void serve_next();
+  void drop_next();
+  void forget_hook_call();
+
   void send_message(const klp::Message& message);
   void report_health(std::uint64_t sequence, klp::HealthReport report);
   [[nodiscard]] HealthBasis health_basis() const;
@@ -144,10 +170,12 @@ class Bridge {
   const pid_t runner_;
 
   Phase phase_ = Phase::kHello;
-  bool refused_ = false;    // control said refused: no more may be said to it
-  bool answered_ = false;   // a control said accepted: to the next one the agent says Resume
-  bool connected_ = false;  // this control knows the agent: it said accepted or resumed
-  bool spoken_ = false;     // the runner's first valid line has come
+  klp::Load serving_;             // version, capabilities and permissions of what serves, or is to
+  std::uint32_t soft_swaps_ = 0;  // versions that the runner has changed to
+  bool refused_ = false;          // control said refused: no more may be said to it
+  bool answered_ = false;         // a control said accepted: to the next one the agent says Resume
+  bool connected_ = false;        // this control knows the agent: it said accepted or resumed
+  bool spoken_ = false;           // the runner's first valid line has come
   bool kill_now_ = false;
   std::optional<int> status_;  // exit status, where it is not the runner's
   std::optional<klp::StartFailed> start_failure_;
@@ -162,8 +190,11 @@ class Bridge {
   std::uint64_t last_call_ = 0;
   std::uint64_t hook_call_ = 0;  // init, start or shutdown, by phase_; 0: none
   std::optional<HealthCall> health_call_;
-  std::uint64_t failed_health_checks_ = 0;  // in a row, with health_error_
-  std::string health_error_;
+  FailedChecks failed_checks_;
+  std::optional<OpenHookCall> open_hook_;
+  std::uint64_t commit_call_ = 0;  // the last `commit`, until it is answered, whether or not control still waits for it
+  std::optional<klp::Load> next_;  // beside the version that serves, from its LOAD on until COMMIT or DISCARD
+  bool ready_ = false;             // the held or loaded version's START has returned
   DeadlineTable<std::uint64_t, Correspondent> messages_;
   // The runner's klp.send, by the KLP id: its JSON-RPC id.
   DeadlineTable<std::string, std::string> sends_;

@@ -51,6 +51,7 @@ bool Bridge::legal(klp::Envelope::KindCase kind) const {
     case klp::Envelope::kMessage:
     case klp::Envelope::kMemoryAnswer:
     case klp::Envelope::kHealthRequest:
+    case klp::Envelope::kHookCall:
       return connected_;
     case klp::Envelope::kStop:
     case klp::Envelope::kSignal:
@@ -84,6 +85,8 @@ void Bridge::on_envelope(const klp::Envelope& envelope) {
       return on_memory_answer(envelope.memory_answer());
     case klp::Envelope::kHealthRequest:
       return on_health_request(envelope.health_request().sequence());
+    case klp::Envelope::kHookCall:
+      return on_hook_call(envelope.hook_call());
     case klp::Envelope::kStop:
       return stop(envelope.stop().grace_ms());
     default:
@@ -99,28 +102,36 @@ void Bridge::on_accepted(const klp::Accepted& accepted) {
   if (accepted.message_deadline_ms() > 0) {
     message_deadline_ms_ = std::min<std::int64_t>(accepted.message_deadline_ms(), kMaxMessageDeadlineMs);
   }
+  *serving_.mutable_permissions() = accepted.permissions();
   if (phase_ != Phase::kHello) return;  // stopped before it was accepted
+  if (accepted.held()) {
+    phase_ = Phase::kHeld;
+    return;
+  }
   if (!channel_.open()) return started();
-  call_hook(Phase::kInit, "init", init_params(accepted));
+  std::string params = "{";
+  append_init_members(params, serving_, spec_.manifest_json());
+  call_hook(Phase::kInit, "init", params + "}");
 }
 
-std::string Bridge::init_params(const klp::Accepted& accepted) const {
-  const auto manifest = JsonView::parse(spec_.manifest_json());
+void Bridge::append_init_members(std::string& json, const klp::Load& version, std::string_view manifest_json) const {
+  const auto manifest = JsonView::parse(manifest_json);
   const auto name = manifest ? manifest->member("name") : std::nullopt;
-  std::string json = "{\"agent\":{";
+  append_name(json, "agent");
+  json += '{';
   append_name(json, "id");
   append_json_string(json, spec_.agent_id());
   append_name(json, "name");
   append_json_string(json, name ? name->string().value_or(spec_.agent_id()) : spec_.agent_id());
   append_name(json, "version");
-  append_json_string(json, spec_.agent_version());
+  append_json_string(json, version.version());
   json += '}';
   append_name(json, "capabilities");
-  append_strings(json, spec_.capabilities());
+  append_strings(json, version.capabilities());
   append_name(json, "manifest");
   append_json_on_one_line(json, manifest && manifest->is_object() ? manifest->text() : "{}");
   append_name(json, "permissions");
-  append_permissions(json, accepted.permissions());
+  append_permissions(json, version.permissions());
   append_name(json, "limits");
   json += '{';
   append_name(json, "messageMs");
@@ -131,8 +142,7 @@ std::string Bridge::init_params(const klp::Accepted& accepted) const {
   append_decimal(json, max_payload_);
   json += '}';
   append_name(json, "protocol");
-  json += "1}";
-  return json;
+  json += '1';
 }
 
 void Bridge::on_message(const std::string& bytes) {

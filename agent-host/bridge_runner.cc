@@ -75,8 +75,10 @@ void Bridge::on_answer(const RpcMessage& message) {
   if (health_call_ && id == health_call_->id) {
     const std::uint64_t sequence = health_call_->sequence;
     health_call_.reset();
-    return on_health_answer(message, sequence);
+    return report_health(sequence, health_said(message, failed_checks_));
   }
+  if (open_hook_ && id == open_hook_->rpc_id) return on_hook_returned(message);
+  if (id == commit_call_) return on_commit_answer(message);
   // Else it is late: the question has been answered with TIMEOUT.
   if (const auto to = messages_.take(id)) on_message_answer(message, *to);
 }
@@ -121,22 +123,21 @@ void Bridge::on_message_answer(const RpcMessage& message, const Correspondent& t
   send_message(*response);
 }
 
-void Bridge::on_health_answer(const RpcMessage& message, std::uint64_t sequence) {
+klp::HealthReport Bridge::health_said(const RpcMessage& message, FailedChecks& failed) const {
   const HealthBasis basis = health_basis();
   if (message.kind == RpcMessage::Kind::kResult) {
     // A runner without the hook may answer null.
     const bool none = message.content->is_null();
-    failed_health_checks_ = 0;
-    return report_health(sequence, none ? basic_health(basis) : rebuilt_health(*message.content, basis));
+    failed.in_a_row = 0;
+    return none ? basic_health(basis) : rebuilt_health(*message.content, basis);
   }
-  const auto code = message.content->member("code");
-  if (code && code->text() == "-32601") return report_health(sequence, basic_health(basis));
+  if (is_method_not_found(*message.content)) return basic_health(basis);
   const std::string given = string_member(message.content->member("data"), "name").value_or("");
   const std::string name(clip_utf8(given, kMaxHealthTextBytes));
-  if (name != health_error_) failed_health_checks_ = 0;
-  health_error_ = name;
-  ++failed_health_checks_;
-  report_health(sequence, failed_health(name, failed_health_checks_, error_of_hook(*message.content).message, basis));
+  if (name != failed.error_name) failed.in_a_row = 0;
+  failed.error_name = name;
+  ++failed.in_a_row;
+  return failed_health(failed, error_of_hook(*message.content).message, basis);
 }
 
 void Bridge::on_notification(const RpcMessage& message) {

@@ -99,10 +99,10 @@ klp::HealthReport rebuilt_health(const JsonView& given, const HealthBasis& basis
   return report;
 }
 
-klp::HealthReport failed_health(const std::string& error_name, std::uint64_t count, const std::string& message,
-                                const HealthBasis& basis) {
+klp::HealthReport failed_health(const FailedChecks& failed, const std::string& message, const HealthBasis& basis) {
   klp::HealthReport report = report_of(klp::HealthReport::CRITICAL, basis);
-  add_error(report, error_name.empty() ? "Error" : error_name, count, unix_ms(), message);
+  const std::string_view type = failed.error_name.empty() ? "Error" : std::string_view(failed.error_name);
+  add_error(report, type, failed.in_a_row, unix_ms(), message);
   return report;
 }
 

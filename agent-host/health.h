@@ -19,9 +19,14 @@ struct HealthBasis {
 /// at least `warning`; an unknown status is `warning`. memoryUsage and cpuUsage are left to the keeper, which measures.
 klp::HealthReport rebuilt_health(const JsonView& given, const HealthBasis& basis);
 
-/// The hook threw, `count` times in a row with an error of this name: `critical`, with the error as the only summary.
-klp::HealthReport failed_health(const std::string& error_name, std::uint64_t count, const std::string& message,
-                                const HealthBasis& basis);
+/// Health checks that threw, each with an error of the same name.
+struct FailedChecks {
+  std::uint64_t in_a_row = 0;
+  std::string error_name;
+};
+
+/// The hook threw: `critical`, with the error as the only summary.
+klp::HealthReport failed_health(const FailedChecks& failed, const std::string& message, const HealthBasis& basis);
 
 /// Of a program without the runner protocol, or a runner without onHealthCheck: `healthy` says that the process is
 /// there (and, with the runner protocol, that its event loop answered), nothing more.

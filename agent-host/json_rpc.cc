@@ -107,6 +107,11 @@ tl::expected<RpcMessage, RpcFault> parse_rpc(std::string_view line) {
   return message;
 }
 
+bool is_method_not_found(const JsonView& error) {
+  const auto code = error.member("code");
+  return code && code->text() == std::to_string(static_cast<int>(RpcCode::kMethodNotFound));
+}
+
 std::string rpc_request(std::uint64_t id, std::string_view method, std::string_view params_json) {
   std::string line;
   line.reserve(kFrameText + method.size() + params_json.size());

@@ -57,6 +57,9 @@ struct RpcFault {
 
 tl::expected<RpcMessage, RpcFault> parse_rpc(std::string_view line);
 
+/// `error` is the error object of an answer: the runner does not know the method.
+bool is_method_not_found(const JsonView& error);
+
 // Lines to the runner, LF included. Arguments named *_json are JSON already, on one line.
 
 std::string rpc_request(std::uint64_t id, std::string_view method, std::string_view params_json);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "agent-host/json_rpc.h"
 #include "agent-host/json_text.h"
 #include "agent-host/limits.h"
 #include "base/base64.h"
@@ -249,20 +250,25 @@ tl::expected<klp::Message, KlpError> response_message(const JsonView& result, co
   return message;
 }
 
+klp::ErrorBody error_body(const KlpError& error) {
+  klp::ErrorBody body;
+  body.set_code(error.code);
+  body.set_message(error.message);
+  body.set_details_json(error.details_json);
+  body.set_retryable(error.retryable);
+  return body;
+}
+
 klp::Message error_message(const KlpError& error, const Correspondent& to, std::string_view sender) {
   klp::Message message = new_answer(klp::ERROR, to, sender);
-  message.mutable_error()->set_code(error.code);
-  message.mutable_error()->set_message(error.message);
-  message.mutable_error()->set_details_json(error.details_json);
-  message.mutable_error()->set_retryable(error.retryable);
+  *message.mutable_error() = error_body(error);
   return message;
 }
 
 KlpError error_of_hook(const JsonView& error) {
   KlpError klp{"AGENT_ERROR", text_member(error, "message", kMaxErrorMessageBytes), {}, false};
   if (klp.message.empty()) klp.message = "the hook failed and gave no message";
-  const auto number = error.member("code");
-  if (number && number->text() == "-32601") klp.code = "UNKNOWN_CAPABILITY";
+  if (is_method_not_found(error)) klp.code = "UNKNOWN_CAPABILITY";
   const auto data = error.member("data");
   if (!data || !data->is_object()) return klp;
   const std::string code = text_member(*data, "code", kMaxNameBytes);

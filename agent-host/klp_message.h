@@ -31,6 +31,7 @@ tl::expected<std::string, KlpError> send_result(const klp::Message& answer);
 /// The answer that the result of JSON-RPC `message` stands for. AGENT_ERROR where it has not the protocol's shape.
 tl::expected<klp::Message, KlpError> response_message(const JsonView& result, const Correspondent& to,
                                                       std::string_view sender);
+klp::ErrorBody error_body(const KlpError& error);
 klp::Message error_message(const KlpError& error, const Correspondent& to, std::string_view sender);
 /// A JSON-RPC error object: the KLP code is data.code where agents may use that one, else AGENT_ERROR.
 KlpError error_of_hook(const JsonView& error);

@@ -25,6 +25,9 @@ inline constexpr std::size_t kMaxMemoryCalls = 256;  ///< of the runner's that w
 /// What a result may have, so that its line stays below kMaxLineBytes: lists and records end there, with `more`.
 inline constexpr std::size_t kMaxResultBytes = kMaxLineBytes - kMaxRpcIdBytes - 64;
 
+/// An agent's saved state, as JSON. A line and a frame hold it both ways, so that what was saved can be restored.
+inline constexpr std::size_t kMaxStateBytes = kMaxFrameBytes;
+
 // KLP (../shared/klp.md). A payload may have Accepted.max_frame_bytes, a frame kEnvelopeOverheadBytes more.
 inline constexpr std::uint32_t kDefaultInFlight = 64;
 inline constexpr std::uint32_t kMaxInFlight = 4096;  ///< ceiling over Accepted.max_in_flight

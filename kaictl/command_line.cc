@@ -6,8 +6,11 @@ namespace kai {
 
 void Commands::define() {
   define_agents();
+  define_packages();
   define_talk();
   define_run();
+  define_upgrade();
+  define_snapshot();
   define_quarantine();
   define_events();
   define_audit();

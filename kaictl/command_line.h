@@ -16,6 +16,9 @@
 #include "kaictl/net.h"
 #include "kaictl/quarantine.h"
 #include "kaictl/run.h"
+#include "kaictl/snapshot.h"
+#include "kaictl/upgrade.h"
+#include "kaictl/versions.h"
 
 namespace kai {
 
@@ -37,8 +40,12 @@ struct CommandLine {
   AuditExportOptions audit_export;
   AuditVerifyOptions audit_verify;
   AuditProveOptions audit_prove;
-  std::string key;
+  std::string key, archive;
   MemoryListOptions memory_list;
+  UpgradeOptions upgrade;
+  std::string version;
+  std::uint32_t keep = 0;
+  SnapshotOptions snapshot;
 };
 
 class Commands {
@@ -71,8 +78,13 @@ class Commands {
   void define_quarantine();
   void define_events();
   void define_audit();
+  // command_line_package.cc
+  void define_packages();
   // command_line_memory.cc
   void define_memory();
+  // command_line_upgrade.cc
+  void define_upgrade();
+  void define_snapshot();
 
   CLI::App& app_;
   CommandLine& line_;

@@ -10,6 +10,7 @@
 #include "base/unix.h"
 #include "kaictl/ask.h"
 #include "kaictl/package_tar.h"
+#include "kaictl/progress.h"
 
 namespace kai {
 namespace {
@@ -42,11 +43,14 @@ Outcome<Answer> status(const Context& context, const std::string& id) {
 }
 
 Outcome<Answer> register_package(const Context& context, const std::string& path) {
+  Progress progress(context.show_progress, "reading " + path);
   auto package = open_package(path);
   if (!package) return tl::unexpected(package.error());
+  progress.now("");
   control::Request request;
   request.mutable_register_()->set_label(path);
-  const std::array<int, 1> fds = {package->get()};
+  request.mutable_register_()->set_directory(package->is_directory);
+  const std::array<int, 1> fds = {package->tar.get()};
   const auto options = call_options(context, "register " + path, context.timeout.value_or(kRegisterLimit));
   auto answer = ask(context, request, options, fds, "{}");
   if (answer) answer->text = register_text(answer->json);

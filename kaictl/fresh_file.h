@@ -12,7 +12,8 @@ namespace kai {
 class FreshFile {
  public:
   /// Readable and writable by its owner only, in the directory of `path`. INVALID where something else than a regular
-  /// file has that name: a name like /dev/stdout is no place for a rename. `what`: "--file", "FILE".
+  /// file has that name: a name like /dev/stdout is no place for a rename. no_directory() where that is missing.
+  /// `what`: "--file", "FILE".
   static Outcome<FreshFile> open(const std::string& what, const std::string& path);
   FreshFile(FreshFile&& other) noexcept;
   FreshFile& operator=(FreshFile&&) = delete;
@@ -22,6 +23,11 @@ class FreshFile {
   [[nodiscard]] int fd() const { return file_.get(); }
   /// It is on the disk and in its place.
   Outcome<> keep();
+  /// The same at `path`, of the same directory, where nothing has that name yet; else is_there().
+  Outcome<> keep_new(const std::string& path);
+  [[nodiscard]] static tl::unexpected<Failure> is_there(const std::string& path);
+  /// NOT_FOUND.
+  [[nodiscard]] static tl::unexpected<Failure> no_directory(const std::string& path);
 
  private:
   FreshFile(Fd file, std::string name, std::string path)

@@ -52,6 +52,11 @@ Json member(const Json& object, std::string_view key) {
   return found == object.end() ? Json() : *found;
 }
 
+bool is_true(const Json& object, std::string_view key) {
+  const Json value = member(object, key);
+  return value.is_boolean() && value.get<bool>();
+}
+
 std::string duration_of(const Json& object, std::string_view key) {
   const Json value = member(object, key);
   return value.is_number() ? readable_duration(static_cast<std::int64_t>(value.get<double>())) : std::string();

@@ -23,6 +23,9 @@ Json member(const Json& object, std::string_view key);
 /// A member as escaped text; missing or null: "".
 std::string text_of(const Json& object, std::string_view key);
 
+/// Whether a member is there and true.
+bool is_true(const Json& object, std::string_view key);
+
 /// A member of milliseconds as a readable duration; missing: "".
 std::string duration_of(const Json& object, std::string_view key);
 

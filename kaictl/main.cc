@@ -88,7 +88,8 @@ int carry_out(kai::CommandLine& line, const kai::Commands::Action& action, const
   if (!socket) {
     if (is_run) socket.error().exit_code = kai::kExitRunFailed;
     // What does not need kaid is not refused for its socket's sake.
-    if (arguments.command != "doctor") return kai::report(socket.error(), context.format);
+    const bool needs_kaid = arguments.command != "doctor" && arguments.command != "package";
+    if (needs_kaid) return kai::report(socket.error(), context.format);
   }
   context.socket = socket.value_or("");
   if (is_run) return run_program(line, arguments, context);

@@ -22,16 +22,6 @@ std::string or_dash(const std::string& text) {
   return text.empty() ? "-" : text;
 }
 
-/// "key        value" of a status block; nothing where there is no value.
-void append_field(std::string& out, std::string_view key, const std::string& value) {
-  if (value.empty()) return;
-  constexpr std::size_t kKeyWidth = 12;
-  out += "  ";
-  out += key;
-  out.append(kKeyWidth - std::min(key.size(), kKeyWidth), ' ');
-  out += value + "\n";
-}
-
 std::string health_text(const Json& health) {
   std::string text = text_of(health, "status");
   if (text.empty()) return text;
@@ -62,6 +52,19 @@ std::string backoff_text(const Json& backoff) {
     text += (text.empty() ? "" : ", after ") + ("a pause of " + pause);
   }
   return text;
+}
+
+/// What an upgrade has left to do. A probation is at most 24 hours: its end is told by the time of day.
+std::string upgrade_text_of(const Json& upgrade) {
+  const std::string phase = text_of(upgrade, "phase");
+  const std::string from = text_of(upgrade, "from");
+  const std::string to = text_of(upgrade, "to");
+  if (phase == "underWay") return to + " takes the place of " + from + " (" + text_of(upgrade, "type") + ")";
+  if (phase == "leaving") return to + " serves; the process of " + from + " is being stopped";
+  if (phase != "probation") return {};
+  std::string until = text_of(upgrade, "until");
+  if (until.size() == sizeof "2026-05-04T13:00:30.000Z" - 1) until = until.substr(11, 8) + "Z";
+  return to + " is on probation" + (until.empty() ? "" : " until " + until) + ", and " + from + " what it goes back to";
 }
 
 /// "0.35 of 10: /tmp 0.1, network 0.25".
@@ -99,6 +102,15 @@ std::string next_step(const Json& status, const std::string& id) {
 }
 
 }  // namespace
+
+void append_field(std::string& out, std::string_view key, const std::string& value) {
+  if (value.empty()) return;
+  constexpr std::size_t kKeyWidth = 12;
+  out += "  ";
+  out += key;
+  out.append(kKeyWidth - std::min(key.size(), kKeyWidth), ' ');
+  out += value + "\n";
+}
 
 std::string table(const std::vector<TableRow>& rows) {
   std::vector<std::size_t> widths(rows.empty() ? 0 : rows.front().size());
@@ -177,6 +189,8 @@ std::string status_text(std::string_view json) {
   // 0: it does not run
   if (text_of(status, "uptime") != "0") append_field(text, "uptime", duration_of(status, "uptime"));
   append_field(text, "pid", text_of(status, "pid"));
+  append_field(text, "upgrade", upgrade_text_of(member(status, "upgrade")));
+  append_field(text, "soft swaps", text_of(status, "softSwaps"));
   append_field(text, "health", health_text(member(status, "health")));
   const Json crashes = member(status, "crashes");
   if (const std::string count = text_of(crashes, "count"); !count.empty()) {

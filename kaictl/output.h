@@ -29,6 +29,9 @@ using TableRow = std::vector<std::string>;
 /// Columns of equal width, a row a line. All rows have as many columns; what is in them is escaped.
 std::string table(const std::vector<TableRow>& rows);
 
+/// "  key         value", a line of a block that says what something is; nothing where there is no value.
+void append_field(std::string& out, std::string_view key, const std::string& value);
+
 /// The agents as a table.
 std::string list_text(std::string_view json);
 /// One agent as a block: what it does, why, and what to do next.

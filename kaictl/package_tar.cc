@@ -210,7 +210,7 @@ Outcome<Fd> pack_directory(const std::string& directory, const PackageLimits& li
   return pack_opened(std::move(opened), without_trailing_slash(directory), limits);
 }
 
-Outcome<Fd> open_package(const std::string& path) {
+Outcome<OpenedPackage> open_package(const std::string& path) {
   Fd opened(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
   if (!opened && (errno == ENOENT || errno == ENOTDIR)) {
     return fail("NOT_FOUND", "there is no package at " + path,
@@ -222,12 +222,16 @@ Outcome<Fd> open_package(const std::string& path) {
   }
   struct stat info {};
   if (fstat(opened.get(), &info) < 0) return local_failure("cannot read the package", Error{"fstat", errno, path});
-  if (S_ISDIR(info.st_mode)) return pack_opened(std::move(opened), without_trailing_slash(path), {});
+  if (S_ISDIR(info.st_mode)) {
+    auto packed = pack_opened(std::move(opened), without_trailing_slash(path), {});
+    if (!packed) return tl::unexpected(packed.error());
+    return OpenedPackage{std::move(*packed), true};
+  }
   if (!S_ISREG(info.st_mode)) {
     return fail("INVALID", path + " is neither a directory nor a file",
                 "Give the directory that holds manifest.json, or a .tar.gz of it");
   }
-  return opened;
+  return OpenedPackage{std::move(opened), false};
 }
 
 }  // namespace kai

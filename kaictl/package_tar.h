@@ -21,6 +21,10 @@ struct PackageLimits {
 Outcome<Fd> pack_directory(const std::string& directory, const PackageLimits& limits = {});
 
 /// What `kaictl register PATH` passes to kaid: a directory packed, or a .tar.gz as it is.
-Outcome<Fd> open_package(const std::string& path);
+struct OpenedPackage {
+  Fd tar;
+  bool is_directory = false;  ///< PATH is one
+};
+Outcome<OpenedPackage> open_package(const std::string& path);
 
 }  // namespace kai

@@ -143,6 +143,14 @@ void set_environment(spec::SandboxSpec& spec, const Manifest& manifest) {
   if (manifest.runtime.kind == RuntimeKind::kPython) spec.add_env("PYTHONPATH=" + python_path);
 }
 
+void add_package(spec::SandboxSpec& spec, const std::string& source, std::string_view target) {
+  spec::Mount& mount = *spec.add_mounts();
+  mount.set_kind(spec::Mount::PACKAGE);
+  mount.set_source(source);
+  mount.set_target(std::string(target));
+  mount.set_read_only(true);
+}
+
 void set_mounts(spec::SandboxSpec& spec, const Manifest& manifest, const Policy& policy, const Package& package,
                 const Decisions& decisions) {
   const auto is_tmp = [](const PathPlan& plan) { return plan.path == "/tmp"; };
@@ -152,11 +160,10 @@ void set_mounts(spec::SandboxSpec& spec, const Manifest& manifest, const Policy&
     add_tmp(spec, policy.limits, manifest.security.files.temp_file_access || lists_tmp);
   }
   if (!package.directory.empty()) {
-    spec::Mount& mount = *spec.add_mounts();
-    mount.set_kind(spec::Mount::PACKAGE);
-    mount.set_source(package.directory);
-    mount.set_target(std::string(kPackageDir));
-    mount.set_read_only(true);
+    add_package(spec, manifest.id + "/" + package.directory, kPackageDir);
+    // A program without an SDK has nothing that could load another version beside it.
+    const bool loads = manifest.runtime.protocol == Protocol::kRunner && manifest.runtime.kind != RuntimeKind::kExec;
+    if (loads) add_package(spec, manifest.id, kVersionsDir);
   }
   add_runner_mounts(spec, manifest.runtime.kind);
   add_path_mounts(spec, decisions.paths, policy.limits, package.ephemeral);

@@ -32,7 +32,7 @@ struct Compiled {
 
 /// Where the program of an instance comes from.
 struct Package {
-  std::string directory;       ///< name below STATE/packages; empty: none (kaictl run)
+  std::string directory;       ///< name below STATE/packages/ID; empty: none (kaictl run)
   std::string entry_override;  ///< what is run instead of entry, inside the package: ".kai/main.mjs" for TypeScript
   bool ephemeral = false;      ///< kaictl run: what would be private data is memory, and goes with the instance
 };

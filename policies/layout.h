@@ -14,6 +14,9 @@
 namespace kai {
 
 inline constexpr std::string_view kPackageDir = "/agent";
+/// All versions of the agent that are in the store, by the hashes of their packages: where a soft upgrade finds the new
+/// one, which came when the sandbox had long been made.
+inline constexpr std::string_view kVersionsDir = "/kai/versions";
 inline constexpr std::string_view kNodeSdkDir = "/node_modules/@kai/agent";  // where a bare import from /agent finds it
 inline constexpr std::string_view kPythonSdkDir = "/kai/python";
 inline constexpr std::string_view kNativeRunner = "/kai/kai-native-runner";

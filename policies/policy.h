@@ -88,7 +88,7 @@ struct Policy {
   std::map<std::string, std::string> services;
   std::vector<std::string> trusted_keys;
   Unsigned allow_unsigned = Unsigned::kLocal;
-  std::vector<std::string> grants;   ///< unsandboxed hostWrite hostNetwork hostMounts syscalls:NAME
+  std::vector<std::string> grants;   ///< unsandboxed hostWrite hostNetwork hostMounts signerChange syscalls:NAME
   std::vector<std::string> degrade;  ///< cgroup landlock seccompNotify io disk groups
   Deadlines deadlines;
   HealthRules health;

@@ -124,11 +124,12 @@ const char* any_text_fault(std::string_view) {
 }
 
 const char* grant_fault(std::string_view text) {
-  constexpr std::array<std::string_view, 4> kPowers = {"unsandboxed", "hostWrite", "hostNetwork", "hostMounts"};
+  constexpr std::array<std::string_view, 5> kPowers = {"unsandboxed", "hostWrite", "hostNetwork", "hostMounts",
+                                                       "signerChange"};
   if (std::find(kPowers.begin(), kPowers.end(), text) != kPowers.end()) return nullptr;
   constexpr std::string_view kSyscalls = "syscalls:";
   if (!text.starts_with(kSyscalls)) {
-    return "must be one of unsandboxed, hostWrite, hostNetwork, hostMounts, syscalls:NAME";
+    return "must be one of unsandboxed, hostWrite, hostNetwork, hostMounts, signerChange, syscalls:NAME";
   }
   const std::string name(text.substr(kSyscalls.size()));
   // compiled_filter never lets them through whatever their arguments (policies/filters.h).

@@ -26,7 +26,7 @@ const char* service_fault(std::string_view text);
 const char* public_key_fault(std::string_view text);
 const char* resource_fault(std::string_view text);
 const char* any_text_fault(std::string_view text);
-/// unsandboxed, hostWrite, hostNetwork, hostMounts or syscalls:NAME of a system call.
+/// unsandboxed, hostWrite, hostNetwork, hostMounts, signerChange or syscalls:NAME of a system call.
 const char* grant_fault(std::string_view text);
 
 }  // namespace kai::policy_file

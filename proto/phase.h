@@ -55,14 +55,15 @@ enum class Phase {
       return kind == E::kHello || kind == E::kStartFailed || kind == E::kResume;
     case Phase::kAccepted:
       return kind == E::kRunnerHello || kind == E::kStarted || kind == E::kStartFailed || kind == E::kMessage ||
-             kind == E::kMemoryRequest || kind == E::kLog || kind == E::kExit;
+             kind == E::kMemoryRequest || kind == E::kHookDone || kind == E::kLog || kind == E::kExit;
     case Phase::kServing:
-      return kind == E::kMessage || kind == E::kMemoryRequest || kind == E::kHealthReport || kind == E::kLog ||
-             kind == E::kExit;
+      return kind == E::kMessage || kind == E::kMemoryRequest || kind == E::kHealthReport || kind == E::kHookDone ||
+             kind == E::kLog || kind == E::kExit;
     case Phase::kClosing:
       // A stop may cross the last steps of a start.
       return kind == E::kRunnerHello || kind == E::kStarted || kind == E::kStartFailed || kind == E::kMessage ||
-             kind == E::kMemoryRequest || kind == E::kHealthReport || kind == E::kLog || kind == E::kExit;
+             kind == E::kMemoryRequest || kind == E::kHealthReport || kind == E::kHookDone || kind == E::kLog ||
+             kind == E::kExit;
     case Phase::kRefused:
     case Phase::kEnded:
       return false;
@@ -77,10 +78,11 @@ enum class Phase {
     case Phase::kHello:
       return kind == E::kAccepted || kind == E::kRefused || kind == E::kResumed;
     case Phase::kAccepted:
-      return kind == E::kMessage || kind == E::kMemoryAnswer || kind == E::kStop || kind == E::kSignal;
-    case Phase::kServing:
-      return kind == E::kMessage || kind == E::kMemoryAnswer || kind == E::kHealthRequest || kind == E::kStop ||
+      return kind == E::kMessage || kind == E::kMemoryAnswer || kind == E::kHookCall || kind == E::kStop ||
              kind == E::kSignal;
+    case Phase::kServing:
+      return kind == E::kMessage || kind == E::kMemoryAnswer || kind == E::kHealthRequest || kind == E::kHookCall ||
+             kind == E::kStop || kind == E::kSignal;
     case Phase::kClosing:
       return kind == E::kMessage || kind == E::kMemoryAnswer || kind == E::kSignal;
     case Phase::kRefused:

@@ -16,6 +16,7 @@ import tempfile
 ROOMS = {
     "base": [],
     "audit": ["base"],
+    "package": ["base"],
     "proto": ["base"],
     "policies": ["proto", "base"],
     "sandbox": ["proto", "base"],
@@ -24,11 +25,11 @@ ROOMS = {
     "supervisor/loop": ["base"],
     "supervisor/database": ["base"],
     "supervisor/memory": ["supervisor/loop", "supervisor/database", "proto", "base"],
-    "supervisor/control": ["supervisor/memory", "supervisor/loop", "supervisor/database", "policies", "audit", "proto",
+    "supervisor/control": ["supervisor/memory", "supervisor/loop", "supervisor/database", "policies", "audit", "package", "proto",
                            "base"],
     "supervisor/egress": ["policies", "sandbox", "proto", "base"],
     "supervisor/doctor": ["sandbox", "base"],
-    "kaictl": ["audit", "proto", "base"],  # doctor is a program of its own
+    "kaictl": ["audit", "package", "proto", "base"],  # doctor is a program of its own
     "sdk": [],
     "examples": ["sdk"],
     "bench": ["supervisor/control", "supervisor/memory", "supervisor/loop", "supervisor/database", "policies", "proto", "base"],
@@ -61,6 +62,7 @@ LIBRARIES = {
 ROOM_LIBRARIES = {
     "base": {"tl-expected"},
     "audit": {"tl-expected", "libsodium", "nlohmann-json"},
+    "package": {"tl-expected", "libsodium"},
     "proto": {"tl-expected", "protobuf"},
     "policies": {"tl-expected", "protobuf", "yaml-cpp", "nlohmann-json", "libseccomp", "libidn2"},
     "sandbox": {"tl-expected", "protobuf", "libcap"},

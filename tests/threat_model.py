@@ -15,7 +15,7 @@ def named_tests(root):
     names = attempts(root)
     for path in sorted((root / "tests").rglob("*")):
         if path.suffix == ".cc":
-            names |= set(re.findall(r'TEST_CASE\("([^"]+)"', path.read_text(encoding="utf-8")))
+            names |= set(re.findall(r'TEST_CASE(?:_FIXTURE)?\((?:\w+, )?"([^"]+)"', path.read_text(encoding="utf-8")))
         elif path.suffix == ".py":
             names |= set(re.findall(r"def (test_\w+)\(", path.read_text(encoding="utf-8")))
         elif path.name == "CMakeLists.txt":

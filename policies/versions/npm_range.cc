@@ -1,7 +1,6 @@
 #include "policies/versions/npm_range.h"
 
 #include <algorithm>
-#include <compare>
 #include <tuple>
 #include <utility>
 
@@ -90,16 +89,6 @@ std::strong_ordering compare_identifiers(std::string_view a, std::string_view b)
   return a <=> b;
 }
 
-std::strong_ordering compare(const NpmVersion& a, const NpmVersion& b) {
-  if (const auto order = std::tie(a.major, a.minor, a.patch) <=> std::tie(b.major, b.minor, b.patch); order != 0) {
-    return order;
-  }
-  // A release is greater than each of its pre-releases.
-  if (a.pre_release.empty() || b.pre_release.empty()) return a.pre_release.empty() <=> b.pre_release.empty();
-  return std::lexicographical_compare_three_way(a.pre_release.begin(), a.pre_release.end(), b.pre_release.begin(),
-                                                b.pre_release.end(), compare_identifiers);
-}
-
 /// Drops every +build.
 std::string without_build(std::string_view text) {
   std::string out;
@@ -165,6 +154,16 @@ NpmVersion floor_of(std::uint64_t major, std::uint64_t minor = 0, std::uint64_t 
 }
 
 }  // namespace
+
+std::strong_ordering compare(const NpmVersion& a, const NpmVersion& b) {
+  if (const auto order = std::tie(a.major, a.minor, a.patch) <=> std::tie(b.major, b.minor, b.patch); order != 0) {
+    return order;
+  }
+  // A release is greater than each of its pre-releases.
+  if (a.pre_release.empty() || b.pre_release.empty()) return a.pre_release.empty() <=> b.pre_release.empty();
+  return std::lexicographical_compare_three_way(a.pre_release.begin(), a.pre_release.end(), b.pre_release.begin(),
+                                                b.pre_release.end(), compare_identifiers);
+}
 
 std::optional<NpmVersion> NpmVersion::parse(std::string_view text) {
   if (text.size() > kMaxText) return std::nullopt;

@@ -2,6 +2,7 @@
 // x-ranges, hyphen ranges, ||. tests/versions holds every answer to that package's own. Pure: no I/O.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -20,6 +21,8 @@ struct NpmVersion {
   /// nullopt: it is none. A leading v and white space around it are left off, as npm does.
   static std::optional<NpmVersion> parse(std::string_view text);
 };
+/// Precedence of Semantic Versioning 2.0.0.
+std::strong_ordering compare(const NpmVersion& a, const NpmVersion& b);
 
 class NpmRange {
  public:

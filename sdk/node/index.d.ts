@@ -161,8 +161,12 @@ export type MaybePromise<T> = T | Promise<T>;
  * The default export of an entry is a class that implements this (constructed with the AgentContext), or an object
  * that has these hooks (every hook gets the context as its last argument). Hooks may be plain or async.
  * An error that a hook throws answers the request with AGENT_ERROR and is given to onError; the agent lives on.
+ *
+ * A soft upgrade loads another version into this process, with modules of its own. What the version before has going on
+ * (timers, sockets) goes on; calls of its context reject with NOT_RUNNING, and its log records are dropped.
  */
 export interface AgentLifecycleHooks {
+  /** A start calls onInit and onStart; an upgrade onInit, restoreState, onUpgrade, onStart. */
   onInit(): MaybePromise<void>;
   onStart(): MaybePromise<void>;
   /**
@@ -170,13 +174,19 @@ export interface AgentLifecycleHooks {
    * Events of topics that the agent may read come here too (`msg.type` is 'event'); their value is ignored.
    */
   onMessage(msg: KLPMessage): MaybePromise<KLPMessage | unknown>;
+  /** This version takes the place of oldVersion, and has its state. */
   onUpgrade?(oldVersion: string): MaybePromise<void>;
+  /** The process ends after it. Not called when another version takes over inside the process. */
   onShutdown(): MaybePromise<void>;
   onError?(err: Error): MaybePromise<void>;
   /** Fields that are left out are filled in by the runtime. */
   onHealthCheck?(): MaybePromise<Partial<HealthStatus>>;
-  /** JSON that restoreState gets in the next instance, after its onInit. */
+  /**
+   * What the next version is to know and the memory does not: JSON of at most 1 MiB, which its restoreState gets. All
+   * messages have been answered before, and none comes after it, but when the upgrade fails: then they go on here.
+   */
   saveState?(): MaybePromise<unknown>;
+  /** What saveState of the version before returned, after onInit; null where it has no such hook. */
   restoreState?(state: any): MaybePromise<void>;
 }
 
@@ -211,7 +221,10 @@ export interface AgentContext {
   readonly permissions: Permission[];
   readonly limits: AgentLimits;
   readonly memory: AgentMemory;
-  /** The standard's indexedDB, which is also a global: where the manifest's memory.backend is "indexeddb". */
+  /**
+   * The standard's indexedDB, which is also a global: where the manifest's memory.backend is "indexeddb". In a soft
+   * upgrade the global is the next version's from its onInit on, so modules use it in functions and do not keep it.
+   */
   readonly indexedDB?: IDBFactory;
   readonly log: AgentLog;
   /**

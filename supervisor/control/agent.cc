@@ -43,9 +43,17 @@ Agent::Agent(Environment& environment, RegisteredAgent row, Manifest manifest)
       denials_(environment.loop, environment.log, environment.audit, row_.id,
                [this](bool mostly_limits) { too_many_denials(mostly_limits); }),
       connections_(environment.loop, environment.log, row_.id),
+      held_(environment.loop, row_.id),
+      drain_timer_(environment.loop),
       backoff_timer_(environment.loop),
       retry_timer_(environment.loop),
-      memory_timer_(environment.loop) {
+      memory_timer_(environment.loop),
+      probation_timer_(environment.loop) {
+  if (!row_.upgrade.empty()) {
+    auto record = parse_upgrade_record(row_.upgrade);
+    check(record ? Result<>{} : tl::unexpected(record.error()));
+    if (record) upgrade_record_ = std::move(*record);
+  }
   // The control before may not have come to it.
   if (state_ == State::kTerminated) memory_.clear_at_opening();
   if (state_ != State::kQuarantined) return;
@@ -81,6 +89,7 @@ Outcome<> Agent::start() {
 
 Outcome<> Agent::stop() {
   ++stops_;
+  abandon_upgrade("it was stopped");
   if (state_ == State::kQuarantined && follow_up_ == Event::kRecover) follow_up_.reset();
   const auto taken = apply(Event::kStop);
   if (taken) set_desired(Desired::kStopped);
@@ -101,6 +110,7 @@ std::optional<Failure> Agent::refusal() {
 
 Outcome<> Agent::restart() {
   if (const auto refused = refusal()) return tl::unexpected(*refused);
+  abandon_upgrade("it was started anew");
   if (auto taken = apply(Event::kStop); !taken) return taken;
   automatic_ = false;
   return start();
@@ -108,6 +118,7 @@ Outcome<> Agent::restart() {
 
 Outcome<> Agent::terminate() {
   ++stops_;
+  abandon_upgrade("it was terminated");
   if (state_ == State::kQuarantined && end_isolated(Event::kTerminate)) {
     set_desired(Desired::kStopped);
     return {};
@@ -126,6 +137,7 @@ void Agent::start_at_boot() {
 
 void Agent::shut_down() {
   operator_uid_.reset();
+  abandon_upgrade("kaid ended");
   if (state_ == State::kQuarantined && instance_) return instance_->kill();
   static_cast<void>(apply(Event::kStop));
 }
@@ -191,6 +203,10 @@ void Agent::enter(State state) {
   fault_point("before audit");
   environment_.audit.flush();
   fault_point("after audit");
+  if (state != State::kRunning && state != State::kUpgrading) {
+    fail_held();
+    note_fallen_back("agent '" + row_.id + "' is " + std::string(to_string(state)));
+  }
   if (state == State::kStarting && !recovering_ && row_.state != kActive) {
     row_.state = kActive;
     check(environment_.registry.set_state(row_.id, row_.state));
@@ -270,6 +286,9 @@ void Agent::update_network() {
   if (state_ == State::kQuarantined || state_ == State::kStopping) return instance_->set_network(nullptr);
   const auto rules = network();
   instance_->set_network(rules ? &*rules : nullptr);
+  if (Instance* const standby = upgrade_ ? upgrade_->standby() : nullptr)
+    standby->set_network(rules ? &*rules : nullptr);
+  for (Leaving& leaving : leaving_) leaving.instance->set_network(rules ? &*rules : nullptr);
 }
 
 std::optional<egress::Rules> Agent::network() const {
@@ -304,6 +323,7 @@ void Agent::report_transition(State from) {
       return environment_.log.write(LogLevel::kInfo, row_.id, "kai.starting", "its sandbox is being made",
                                     {{"version", row_.active.version}});
     case State::kRunning:
+      if (upgrade_) return;  // it has said more
       return report(LogLevel::kInfo, "started", "it is ready",
                     {{"pid", instance_->pid()}, {"readyMs", up_since_ - start_asked_at_}});
     case State::kStopping:
@@ -324,7 +344,8 @@ void Agent::report_transition(State from) {
 }
 
 std::int64_t Agent::uptime_ms() const {
-  const bool up = state_ == State::kRunning || (state_ == State::kStopping && up_since_ != 0);
+  const bool up = state_ == State::kRunning || (state_ == State::kUpgrading && up_since_ != 0) ||
+                  (state_ == State::kStopping && up_since_ != 0);
   return up ? monotonic_ms() - up_since_ : 0;
 }
 
@@ -337,9 +358,10 @@ bool Agent::idle() const {
 }
 
 void Agent::replace(RegisteredAgent row, Manifest manifest) {
-  row_ = std::move(row);
-  manifest_ = std::move(manifest);
-  prepared_.reset();
+  // Another version was put in its place: nothing is on probation, and what one before had saved is not this one's.
+  check(environment_.registry.set_saved_state(row_.id, {}));
+  set_upgrade_record({});
+  use_version(std::move(row), std::move(manifest));
   memory_.configure(manifest_.memory, policy_);
 }
 

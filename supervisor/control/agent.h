@@ -1,7 +1,7 @@
 // A registered agent: its place in the lifecycle, and the instance that runs now. It carries out the effects that
 // lifecycle.h decides on. agent.cc: what operators ask and how a transition is made; agent_life.cc: what becomes of the
-// instance, and what that means; agent_messages.cc: what others say to it, and it to others;
-// agent_memory.cc: what it keeps.
+// instance, and what that means; agent_messages.cc: what others say to it, and it to others; agent_held.cc: what waits
+// meanwhile; agent_memory.cc: what it keeps; agent_upgrade.cc: another version takes its place.
 #pragma once
 
 #include <chrono>
@@ -10,19 +10,23 @@
 #include <list>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <unordered_map>
 
 #include "policies/compile.h"
 #include "supervisor/control/audit_log.h"
 #include "supervisor/control/connection_log.h"
 #include "supervisor/control/environment.h"
 #include "supervisor/control/health.h"
+#include "supervisor/control/held_requests.h"
 #include "supervisor/control/instance.h"
 #include "supervisor/control/lifecycle.h"
 #include "supervisor/control/memory_context.h"
 #include "supervisor/control/output_pipes.h"
 #include "supervisor/control/quarantine.h"
 #include "supervisor/control/restart_policy.h"
+#include "supervisor/control/upgrade.h"
 
 namespace kai {
 
@@ -32,6 +36,9 @@ class Agent {
   enum class Goal { kUp, kDown, kTerminated };
 
   Agent(Environment& environment, RegisteredAgent row, Manifest manifest);
+  ~Agent() { alive_.reset(); }  // before what is called back while its parts go
+  Agent(const Agent&) = delete;
+  Agent& operator=(const Agent&) = delete;
 
   // What operators ask for. Each is taken at once; wait() tells when it is reached. `asked_by` names the one who asks
   // in the records of what follows.
@@ -76,6 +83,36 @@ class Agent {
   void deny_memory(std::string_view of, const std::string& reason);
   /// It tried to reach `to` and may not: one line of the log, counted.
   void deny(const klp::Message& message, const std::string& reason);
+
+  /// Of one that runs: another version takes its place (upgrade.h). The caller has a claim.
+  void upgrade(UpgradeOrder order, Upgrade::Done done);
+  /// Another version took its place while it did not run: the record of it.
+  void note_replaced(const UpgradeReport& report);
+  /// Of the control before: whether this instance of it is the one that goes on.
+  [[nodiscard]] bool wants(std::uint64_t instance) const;
+  /// Of the control before, and nothing of the agent lives.
+  void finish_interrupted_upgrade();
+  /// Held from the order to the end of one upgrade, rollback or restore: there is one at a time. nullptr: there is one.
+  [[nodiscard]] std::shared_ptr<void> claim();
+  /// Empty: no upgrade is under way, and none on probation.
+  [[nodiscard]] const std::optional<UpgradeRecord>& upgrade_record() const { return upgrade_record_; }
+  /// The process of a version before is still there.
+  [[nodiscard]] bool is_leaving() const { return !leaving_.empty(); }
+  /// Whether `kaictl rollback` has somewhere to go.
+  [[nodiscard]] bool rollback_available() const;
+  /// How many versions its process has been through without a start.
+  [[nodiscard]] std::uint32_t soft_swaps() const { return soft_swaps_; }
+  /// Why `to`, compiled, cannot run in its process; empty: it can.
+  [[nodiscard]] std::string needs_new_process(const Manifest& to, const Compiled& to_compiled) const;
+
+  /// What saveState gives now, JSON: of one that runs and speaks the runner protocol, else empty. Requests wait from
+  /// then on until release_messages(), which the caller owes whatever `done` said. CONFLICT where an upgrade or another
+  /// snapshot is under way.
+  void save_state(std::function<void(Outcome<std::string>)> done);
+  void release_messages();
+
+  /// Expired once the agent is unregistered: for who holds it across the loop's turns.
+  [[nodiscard]] std::weak_ptr<bool> alive() const { return alive_; }
 
   /// Another version takes the place of the active one; nothing may be running.
   void replace(RegisteredAgent row, Manifest manifest);
@@ -122,6 +159,7 @@ class Agent {
   [[nodiscard]] std::uint64_t stops() const { return stops_; }
 
  private:
+  friend class Upgrade;
   static constexpr const char* kActive = "active";  // in the registry: not at rest
 
   struct Waiter {
@@ -141,6 +179,49 @@ class Agent {
   void set_desired(Desired desired);
   void enter(State state);
 
+  /// A version whose place another one has taken, or could not take, until its process is gone.
+  struct Leaving {
+    std::unique_ptr<OutputPipes> output;
+    std::unique_ptr<Instance> instance;
+    std::set<std::uint64_t> transactions;  ///< of its IndexedDB, that it has not ended
+  };
+
+  // agent_upgrade.cc
+  void report_activated(Instance& instance, const std::string& version);
+  void take_version(const RegisteredVersion& version, const Manifest& manifest, const PreparedSandbox& sandbox,
+                    std::unique_ptr<Instance> standby, std::unique_ptr<OutputPipes> output);
+  void stop_leaving();
+  void leave(std::unique_ptr<Instance> instance, std::unique_ptr<OutputPipes> output);
+  void drop_leaving(std::unique_ptr<Instance> instance, std::unique_ptr<OutputPipes> output);
+  void upgrade_over(UpgradeReport& report, const Upgrade::Done& done, bool serves);
+  void report_upgrade(const UpgradeReport& report);
+  void activate(const RegisteredVersion& version, const Manifest& manifest);
+  void use_version(RegisteredAgent row, Manifest manifest);
+  void begin_probation(const UpgradeReport& report);
+  void watch_probation();
+  void end_probation();
+  void settle_upgrade();
+  void note_fallen_back(const std::string& failure);
+  [[nodiscard]] bool may_fall_back(const End& end) const;
+  bool fall_back(const End& end);
+  void set_upgrade_record(std::optional<UpgradeRecord> record);
+  std::optional<Event> judge_upgrade(const End& end);
+  void abandon_upgrade(const std::string& why);
+  [[nodiscard]] std::optional<KlpIdentity> other_identity() const;
+  void settle_adopted_upgrade();
+  void report_interrupted(const std::string& serving);
+  void start_from_state();
+  [[nodiscard]] Instance* instance_numbered(std::uint64_t number) const;
+
+  // agent_held.cc
+  void hold();
+  void hold_request(klp::Message message, std::chrono::milliseconds deadline, KlpChannel::Answer answer);
+  void drain(std::function<void(Outcome<>)> done);
+  void release();
+  void feed();
+  void deliver_held(QueuedRequest request);
+  void fail_held();
+
   void spawn();
   void launch();
   void launch_with_memory();
@@ -148,20 +229,24 @@ class Agent {
   /// What a start came to that never launched anything: stopped before, refused, or refused for now.
   enum class Unlaunched { kStopped, kRefused, kForNow };
   void end_unlaunched(const std::string& message, Unlaunched why);
-  void on_memory(klp::MemoryRequest&& request);
+  void on_memory(Instance& from, klp::MemoryRequest&& request);
+  void answer_memory(std::uint64_t instance, klp::MemoryAnswer&& said);
+  [[nodiscard]] bool may_write(const Instance& from) const;
   void clear_volatile();
   void refuse_spawn(const std::string& why);
   void adopt_ended(const keeper::Adoptable& found, const PreparedSandbox* sandbox);
-  void on_resumed(klp::Resume::Phase phase);
-  Instance::Handlers instance_handlers();
+  void on_resumed(const klp::Resume& resume);
+  Instance::Handlers instance_handlers(Instance& instance, OutputPipes& output);
   void on_activated();
-  std::string register_key();
+  void register_key();
   [[nodiscard]] std::optional<std::string> known_key(std::uint64_t instance) const;
   void on_started();
-  void on_message(const klp::Message& message);
+  void on_message(Instance& from, const klp::Message& message);
+  KlpChannel* channel_for(const klp::Message& request);
   void on_ended(const End& end);
   Event judge(const End& end);
   Event condemn(QuarantineType type, Severity severity, const std::string& description);
+  void watch_health();
   HealthMonitor::Findings findings();
   void arm_backoff();
 
@@ -224,9 +309,26 @@ class Agent {
   DenialLog denials_;
   ConnectionLog connections_;
   std::vector<std::string> last_degraded_;
+  HeldRequests held_;
+  bool holding_ = false, feeding_ = false;
+  std::function<void(Outcome<>)> draining_;
+  Timer drain_timer_;
+  std::weak_ptr<void> claim_;
+  std::optional<UpgradeRecord> upgrade_record_;
+  std::uint32_t soft_swaps_ = 0;
+  bool lost_in_upgrade_ = false;               // the process that served ended in the middle of one
+  const Instance* speaking_ = nullptr;         // whose request is being judged, where it is not instance_
+  std::optional<UpgradeReport> falling_back_;  // the way back that kaid itself takes now
+  double fell_back_at_ = 0;
+  std::string restoring_;  // the saved state that the start under way goes on from, JSON
+  std::vector<UpgradeStep> restore_steps_;
+  std::unordered_map<std::string, std::uint64_t> askers_;  // while there are several instances: whose request it was
+  std::list<Leaving> leaving_;
   std::unique_ptr<Instance> instance_;
+  std::unique_ptr<HookSequence> restore_;
+  std::unique_ptr<Upgrade> upgrade_;
   std::unique_ptr<HealthMonitor> health_;
-  Timer backoff_timer_, retry_timer_, memory_timer_;
+  Timer backoff_timer_, retry_timer_, memory_timer_, probation_timer_;
   Backoff backoff_;
   std::list<Waiter> waiters_;
 };

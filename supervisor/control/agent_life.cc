@@ -9,6 +9,12 @@
 namespace kai {
 namespace {
 
+std::string base64_of(std::string_view bytes) {
+  std::string text;
+  append_base64(text, bytes);
+  return text;
+}
+
 bool of_resources(const End& end) {
   return end.cause == Cause::kOom || end.cause == Cause::kPids || end.over_disk;
 }
@@ -21,8 +27,12 @@ void Agent::spawn() {
   const auto sandbox = prepared();
   if (!sandbox) return refuse_spawn(sandbox.error().message());
   memory_.configure(manifest_.memory, policy_);
-  if (manifest_.runtime.protocol == Protocol::kRunner) return launch_with_memory();
-  launch();
+  soft_swaps_ = 0;
+  restoring_.clear();
+  if (manifest_.runtime.protocol != Protocol::kRunner) return launch();
+  // Of a version that is on probation it is what the one before would go back to.
+  if (!upgrade_record_ || falling_back_) restoring_ = environment_.registry.saved_state(row_.id).value_or("");
+  launch_with_memory();
 }
 
 void Agent::launch() {
@@ -32,7 +42,14 @@ void Agent::launch() {
   auto descriptors = output_->open();
   if (!descriptors) return refuse_spawn(descriptors.error().message());
   instance_ = std::make_unique<Instance>(environment_.loop, environment_.keeper, **sandbox, row_.uid_slot,
-                                         std::move(*descriptors), denials_, instance_handlers());
+                                         std::move(*descriptors), denials_, Instance::Handlers{},
+                                         Instance::Lasts::kOutlivesControl,
+                                         restoring_.empty() ? Instance::Begin::kBySelf : Instance::Begin::kHeld);
+  instance_->set_handlers(instance_handlers(*instance_, *output_));
+  if (!upgrade_record_) return leaving_.empty() ? void() : settle_upgrade();
+  UpgradeRecord record = *upgrade_record_;
+  record.instance = instance_->number();
+  set_upgrade_record(std::move(record));
 }
 
 // The table is in the middle of kStart: the end comes when it is through.
@@ -51,23 +68,23 @@ void Agent::end_unlaunched(const std::string& message, Unlaunched why) {
   });
 }
 
-Instance::Handlers Agent::instance_handlers() {
+Instance::Handlers Agent::instance_handlers(Instance& instance, OutputPipes& output) {
   Instance::Handlers handlers;
   handlers.activated = [this] { on_activated(); };
   handlers.started = [this] { on_started(); };
-  handlers.resumed = [this](klp::Resume::Phase phase) { on_resumed(phase); };
-  handlers.message = [this](klp::Message&& message) { on_message(message); };
-  handlers.memory = [this](klp::MemoryRequest&& request) { on_memory(std::move(request)); };
+  handlers.resumed = [this](const klp::Resume& resume) { on_resumed(resume); };
+  handlers.message = [this, &instance](klp::Message&& message) { on_message(instance, message); };
+  handlers.memory = [this, &instance](klp::MemoryRequest&& request) { on_memory(instance, std::move(request)); };
   handlers.network_refused = [this](const std::string& why) {
     environment_.log.write(LogLevel::kError, row_.id, "error",
                            "it is cut off from the network: its rules were not taken: " + why);
   };
   handlers.network = [this](const egress::Event& event) { connections_.write(event); };
-  handlers.log = [this](const klp::AgentLog& log) {
-    output_->log(parse_log_level(log.level()).value_or(LogLevel::kInfo), log.message(), log.fields_json());
+  handlers.log = [&output](const klp::AgentLog& log) {
+    output.log(parse_log_level(log.level()).value_or(LogLevel::kInfo), log.message(), log.fields_json());
   };
-  handlers.health = [this](klp::HealthReport&& report) {
-    if (health_) health_->report(std::move(report));
+  handlers.health = [this, &instance](klp::HealthReport&& report) {
+    if (health_ && &instance == instance_.get()) health_->report(std::move(report));
   };
   handlers.ended = [this](const End& end) { on_ended(end); };
   return handlers;
@@ -100,7 +117,8 @@ void Agent::adopt(KeeperClient::Adoption adoption) {
     return refuse_spawn(sandbox.error().message());
   }
   instance_ = std::make_unique<Instance>(environment_.loop, environment_.keeper, **sandbox, std::move(adoption),
-                                         known_key(found.instance()), denials_, instance_handlers());
+                                         known_key(found.instance()), other_identity(), denials_, Instance::Handlers{});
+  instance_->set_handlers(instance_handlers(*instance_, *output_));
   update_network();
   if (!isolated && found.frozen()) {
     // Nobody knows why any more; it does not run on.
@@ -133,7 +151,9 @@ void Agent::adopt_ended(const keeper::Adoptable& found, const PreparedSandbox* s
   on_ended(classify(facts));
 }
 
-void Agent::on_resumed(klp::Resume::Phase phase) {
+void Agent::on_resumed(const klp::Resume& resume) {
+  const klp::Resume::Phase phase = resume.phase();
+  soft_swaps_ = resume.soft_swaps();
   // The control before died between its quarantine and the frost: this word was on its way.
   if (state_ == State::kQuarantined) return;
   environment_.log.write(
@@ -146,10 +166,14 @@ void Agent::on_resumed(klp::Resume::Phase phase) {
     if (row_.desired == Desired::kRunning) follow_up_ = Event::kStart;
   } else if (phase == klp::Resume::SERVING) {
     state_ = State::kRunning;
-    health_ = std::make_unique<HealthMonitor>(environment_.loop, *instance_, policy().health, findings());
+    watch_health();
   } else {
     state_ = State::kStarting;
   }
+  // Who held it is gone: what it was to go on from is still there, and its start is made anew.
+  if (resume.held())
+    return instance_->fail_start("start", "kaid's control was started again in the middle of its start");
+  settle_adopted_upgrade();
   // It was told to stop, and the word did not reach it.
   if (row_.desired == Desired::kStopped && phase != klp::Resume::STOPPING) static_cast<void>(apply(Event::kStop));
   settle();
@@ -158,23 +182,27 @@ void Agent::on_resumed(klp::Resume::Phase phase) {
 // ── what it does ──
 
 /// The key is the host's own, made anew at each launch, and never leaves it: the record of each start says which it is.
-std::string Agent::register_key() {
-  std::string key;
-  append_base64(key, instance_->channel()->public_key());
+void Agent::register_key() {
+  const std::string key = base64_of(instance_->channel()->public_key());
   row_.public_key = key.empty() ? "" : std::to_string(instance_->number()) + ":" + key;
   check(environment_.registry.set_public_key(row_.id, row_.public_key));
-  return key;
 }
 
 void Agent::on_activated() {
-  const std::string key = register_key();
+  report_activated(*instance_, row_.active.version);
+  register_key();
+  if (!restoring_.empty()) start_from_state();
+}
+
+void Agent::report_activated(Instance& instance, const std::string& version) {
+  const std::string key = base64_of(instance.channel()->public_key());
   report(LogLevel::kInfo, "activated", "its sandbox is verified and its hello accepted",
-         {{"version", row_.active.version},
-          {"pid", instance_->pid()},
-          {"setupUs", instance_->setup_us()},
+         {{"version", version},
+          {"pid", instance.pid()},
+          {"setupUs", instance.setup_us()},
           {key.empty() ? "crypto" : "publicKey", key.empty() ? "none" : key}});
-  log_layers(environment_.log, row_.id, *instance_);
-  for (const std::string& layer : instance_->degraded()) {
+  log_layers(environment_.log, row_.id, instance);
+  for (const std::string& layer : instance.degraded()) {
     const std::array fields = {LogField("layer", layer)};
     environment_.audit.append(row_.id, "kai.degraded", fields_json({}, fields));
   }
@@ -185,8 +213,15 @@ void Agent::on_started() {
   if (state_ == State::kStopping) return instance_->stop(policy().deadlines.stop);
   if (state_ == State::kQuarantined) return;
   up_since_ = monotonic_ms();
-  health_ = std::make_unique<HealthMonitor>(environment_.loop, *instance_, policy().health, findings());
+  watch_health();
   static_cast<void>(apply(Event::kReady));
+  note_fallen_back({});
+  if (state_ == State::kRunning) release();  // what waited for the version before
+}
+
+void Agent::watch_health() {
+  health_ = std::make_unique<HealthMonitor>(environment_.loop, *instance_, policy().health, findings());
+  health_->watch_closely(upgrade_record_ && upgrade_record_->phase == UpgradeRecord::Phase::kProbation);
 }
 
 HealthMonitor::Findings Agent::findings() {
@@ -226,6 +261,10 @@ void Agent::on_ended(const End& end) {
     row_.last_end = to_json(end);
     check(environment_.registry.set_last_end(row_.id, row_.last_end));
   }
+  if (upgrade_) {
+    lost_in_upgrade_ = true;
+    upgrade_->serving_ended(end);
+  }
   const std::uint64_t ended = instance_ ? instance_->number() : ended_instance_;
   if (output_) output_->finish();
   denials_.finish();
@@ -243,6 +282,7 @@ void Agent::on_ended(const End& end) {
   // Whoever waits for its health is answered when the new state stands.
   const auto health = std::move(health_);
   if (instance_) last_degraded_ = instance_->degraded();
+  restore_.reset();
   instance_.reset();
   memory_.end_session();
   static_cast<void>(apply(event));
@@ -259,6 +299,7 @@ Event Agent::condemn(QuarantineType type, Severity severity, const std::string& 
 Event Agent::judge(const End& end) {
   if (state_ == State::kQuarantined) return Event::kEnded;
   if (std::exchange(recovering_, false)) return recovery_failed(end);
+  if (const auto event = judge_upgrade(end)) return *event;
   if (state_ == State::kStopping || end.clean()) return Event::kEnded;
   if (end.for_now) return Event::kGaveUp;
   const std::int64_t now = monotonic_ms();

@@ -55,12 +55,18 @@ void Agent::record_message(std::string_view event, const klp::Message& message, 
   if (headers_.size() > kHeaders) headers_.pop_front();
 }
 
-void Agent::on_message(const klp::Message& message) {
+void Agent::on_message(Instance& from, const klp::Message& message) {
+  const bool several = upgrade_ || !leaving_.empty();
+  // Only requests are answered, and of those a limited number is under way.
+  if (several && message.type() == klp::REQUEST) askers_.insert_or_assign(message.id(), from.number());
+  if (!several && !askers_.empty()) askers_.clear();
   if (environment_.log.enabled(LogLevel::kDebug)) {
     environment_.log.write(LogLevel::kDebug, row_.id, "message_sent", "",
                            {{"to", message.to()}, {"id", message.id()}, {"bytes", message.payload().size()}});
   }
+  speaking_ = &from;
   environment_.router->route(*this, message);
+  speaking_ = nullptr;
 }
 
 void Agent::note_sent(const klp::Message& message) {
@@ -76,7 +82,7 @@ std::optional<Failure> Agent::not_served(const std::string& capability) const {
     return failed("QUARANTINED", "agent '" + row_.id + "' is quarantined: " + quarantine_->reason.description,
                   "See 'kaictl quarantine show " + row_.id + "'");
   }
-  if (state_ != State::kRunning) {
+  if (state_ != State::kRunning && state_ != State::kUpgrading) {
     Failure failure = failed("NOT_RUNNING", "agent '" + row_.id + "' is " + std::string(to_string(state_)),
                              "Start it: kaictl start " + row_.id);
     // kaid itself is about to start it.
@@ -112,15 +118,19 @@ void Agent::deliver(klp::Message message, std::chrono::milliseconds deadline, Kl
   request.set_id(message.id());
   request.set_from(message.from());
   std::string received = header_json(message, {});
-  // Whether the channel takes it is known when it has not refused it at once.
+  // Whether it is taken is known when it has not been refused at once.
   const auto asking = std::make_shared<bool>(true);
-  instance_->channel()->request(std::move(message), deadline,
-                                [this, alive = std::weak_ptr(alive_), asking, request = std::move(request),
-                                 answer = std::move(answer)](Outcome<klp::Message> outcome) {
-                                  if (!*asking && !alive.expired()) note_answer(request, outcome);
-                                  *asking = false;
-                                  answer(std::move(outcome));
-                                });
+  KlpChannel::Answer noted = [this, alive = std::weak_ptr(alive_), asking, request = std::move(request),
+                              answer = std::move(answer)](Outcome<klp::Message> outcome) {
+    if (!*asking && !alive.expired()) note_answer(request, outcome);
+    *asking = false;
+    answer(std::move(outcome));
+  };
+  if (holding_ || !held_.empty()) {
+    hold_request(std::move(message), deadline, std::move(noted));
+  } else {
+    instance_->channel()->request(std::move(message), deadline, std::move(noted));
+  }
   if (!std::exchange(*asking, false)) return;
   ++received_;
   if (policy().audit_messages) environment_.audit.append(row_.id, "message_received", received);
@@ -145,20 +155,33 @@ void Agent::note_answer(const klp::Message& request, const Outcome<klp::Message>
   record_message(of_agent ? "message_sent" : "error", failed, outcome.error().code);
 }
 
+/// Of the instance that asked; null where that has ended.
+KlpChannel* Agent::channel_for(const klp::Message& request) {
+  Instance* asker = instance_.get();
+  if (const auto found = askers_.find(request.id()); found != askers_.end()) {
+    asker = instance_numbered(found->second);
+    askers_.erase(found);
+  }
+  return asker == nullptr ? nullptr : asker->channel();
+}
+
 void Agent::answer(const klp::Message& request, klp::Message response) {
-  if (instance_ && instance_->channel() != nullptr) instance_->channel()->reply(request, std::move(response));
+  if (KlpChannel* const channel = channel_for(request)) channel->reply(request, std::move(response));
 }
 
 void Agent::answer_error(const klp::Message& request, const Failure& failure) {
-  if (instance_ && instance_->channel() != nullptr) instance_->channel()->reply_error(request, failure);
+  if (KlpChannel* const channel = channel_for(request)) channel->reply_error(request, failure);
 }
 
 bool Agent::deliver_event(const klp::Message& event) {
-  return state_ != State::kRunning || instance_->channel()->deliver(event);
+  if (state_ != State::kRunning && state_ != State::kUpgrading) return true;
+  if (holding_ || !held_.empty()) return held_.push_event(event);
+  return instance_->channel()->deliver(event);
 }
 
 const std::vector<Permission>& Agent::permissions() const {
   static const std::vector<Permission> none;
+  if (speaking_ != nullptr) return speaking_->permissions();
   return instance_ ? instance_->permissions() : none;
 }
 

@@ -8,6 +8,7 @@ namespace kai {
 
 Outcome<> Agent::quarantine(QuarantineReason reason) {
   if (state_ == State::kQuarantined) return aggravate(std::move(reason));
+  abandon_upgrade("it was quarantined");
   pending_quarantine_ = std::move(reason);
   auto taken = apply(Event::kQuarantine);
   pending_quarantine_.reset();

@@ -47,6 +47,13 @@ void Agents::adopt(std::vector<KeeperClient::Adoption> adoptions) {
     Agent* const agent = find(id);
     const bool ended = adoption.instance.has_exited();
     if (ended && agent != nullptr && agent->row().ended_instance >= adoption.instance.instance()) continue;
+    if (agent != nullptr && !ended && !agent->wants(adoption.instance.instance())) {
+      environment_.log.write(LogLevel::kInfo, id, "kai.adopted",
+                             "a version of it that has no place any more is ended: kaid was interrupted in an upgrade",
+                             {{"pid", adoption.instance.pid()}});
+      environment_.keeper.kill(adoption.instance.instance());
+      continue;
+    }
     if (agent != nullptr && agent->instance() == nullptr) {
       agent->adopt(std::move(adoption));
       continue;
@@ -63,6 +70,7 @@ void Agents::adopt(std::vector<KeeperClient::Adoption> adoptions) {
 void Agents::start_desired(bool again) {
   for (const auto& [id, agent] : agents_) {
     agent->finish_quarantine();
+    agent->finish_interrupted_upgrade();
     const bool wanted = agent->row().desired == Desired::kRunning && agent->state() != State::kQuarantined;
     if (wanted && agent->idle() && (!again || agent->was_active())) start_at_boot(id);
   }

@@ -76,7 +76,8 @@ void Connection::receive(std::string_view body) {
   idle_timer_.stop();
   // Only these carry descriptors; a frame of another request may have been read together with theirs.
   const bool takes = request.has_register_() || request.has_run() || request.has_audit_verify() ||
-                     request.has_audit_prove() || request.has_memory_export() || request.has_memory_import();
+                     request.has_audit_prove() || request.has_memory_export() || request.has_memory_import() ||
+                     request.has_upgrade() || request.has_snapshot() || request.has_restore();
   handlers_.request(request, takes ? stream_.take_descriptors() : std::vector<Fd>{},
                     Responder(weak_from_this(), request.id(), uid_));
 }

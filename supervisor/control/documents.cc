@@ -64,6 +64,13 @@ Json exposure_json(const Agent& agent) {
   return {{"score", exposure.score}, {"items", std::move(items)}};
 }
 
+Json upgrade_json(const UpgradeRecord& record) {
+  Json json = {
+      {"phase", to_string(record.phase)}, {"type", to_string(record.type)}, {"from", record.from}, {"to", record.to}};
+  if (record.until != 0) json["until"] = iso_time(record.until);
+  return json;
+}
+
 // In the one-line message; all of them are in details.
 constexpr std::size_t kMaxNamedErrors = 32;
 
@@ -101,6 +108,8 @@ std::string status_document(const Agent& agent, std::string_view health) {
   if (!health.empty()) text.append(R"(,"health":)").append(health);
   if (!agent.row().last_end.empty()) text.append(R"(,"lastEnd":)").append(agent.row().last_end);
   if (agent.quarantined()) text.append(R"(,"quarantine":)").append(agent.row().quarantine);
+  if (const auto& upgrade = agent.upgrade_record()) text.append(R"(,"upgrade":)").append(dump(upgrade_json(*upgrade)));
+  if (agent.soft_swaps() > 0) text.append(R"(,"softSwaps":)").append(std::to_string(agent.soft_swaps()));
   const Json rest = {{"restarts", agent.restarts()},
                      {"crashes", {{"count", agent.crashes()}, {"window", policy.crash_window.count()}}},
                      {"policy", policy.name},

@@ -100,10 +100,10 @@ void HealthMonitor::judge_report() {
   if (bad && !std::exchange(warned_, true)) findings_.warning(why);
   if (!bad && std::exchange(warned_, false)) findings_.healthy();
   criticals_ = status == klp::HealthReport::CRITICAL ? criticals_ + 1 : 0;
-  if (criticals_ != kCriticalChecks) return;
+  if (criticals_ < critical_checks_) return;
   interval_.stop();
   silence_.stop();
-  findings_.critical("it said on " + std::to_string(kCriticalChecks) +
+  findings_.critical("it said on " + std::to_string(criticals_) +
                      " checks running that its health is critical: " + why);
 }
 

@@ -23,6 +23,8 @@ class HealthMonitor {
     std::function<void(const std::string& why)> hung;      ///< no answer for `misses` intervals
   };
   static constexpr std::uint32_t kCriticalChecks = 3;
+  /// On probation one is enough.
+  void watch_closely(bool closely) { critical_checks_ = closely ? 1 : kCriticalChecks; }
 
   /// Measures at once, and asks on an interval. `instance` must outlive it.
   HealthMonitor(EventLoop& loop, Instance& instance, const HealthRules& rules, Findings findings);
@@ -65,6 +67,7 @@ class HealthMonitor {
   std::uint64_t check_ = 0;       // sequence of the interval's last question that is not judged yet; 0: none
   std::uint32_t unanswered_ = 0;  // questions of the interval since the last report
   std::uint32_t criticals_ = 0;   // checks running
+  std::uint32_t critical_checks_ = kCriticalChecks;
   bool warned_ = false;
   std::int64_t began_at_, reported_at_;  // loop time
   std::int64_t began_unix_;

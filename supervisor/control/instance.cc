@@ -33,10 +33,9 @@ Result<PreparedSandbox> prepare_sandbox(const Compiled& compiled, PolicyRef poli
   if (!memfd) return tl::unexpected(memfd.error());
   prepared.spec = std::move(*memfd);
   prepared.terms.agent_id = spec.agent_id();
-  prepared.terms.version = spec.agent_version();
-  prepared.terms.capabilities.assign(spec.capabilities().begin(), spec.capabilities().end());
+  prepared.terms.identity = {
+      spec.agent_version(), {spec.capabilities().begin(), spec.capabilities().end()}, compiled.permissions};
   prepared.terms.runner_protocol = spec.runner_protocol();
-  prepared.terms.permissions = compiled.permissions;
   prepared.terms.in_flight = policy->limits.in_flight;
   prepared.terms.message_deadline = policy->deadlines.message;
   prepared.terms.crypto = crypto_named(spec.crypto());
@@ -72,7 +71,7 @@ Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox&
       deadlines_(sandbox.deadlines),
       profile_(sandbox.profile),
       grants_(sandbox.grants),
-      permissions_(sandbox.terms.permissions),
+      permissions_(sandbox.terms.identity.permissions),
       policy_(sandbox.policy),
       runner_protocol_(sandbox.terms.runner_protocol),
       network_(sandbox.network),
@@ -95,8 +94,9 @@ KeeperClient::InstanceEvents Instance::events() {
 }
 
 Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox, std::uint32_t uid_slot,
-                   std::vector<Fd> descriptors, DenialLog& denials, Handlers handlers, Lasts lasts)
+                   std::vector<Fd> descriptors, DenialLog& denials, Handlers handlers, Lasts lasts, Begin begin)
     : Instance(loop, keeper, sandbox, denials, std::move(handlers)) {
+  begin_ = begin;
   number_ = keeper_.new_instance(events());
   const auto asked = spawn(sandbox, uid_slot, std::move(descriptors), lasts);
   if (asked) return;
@@ -110,8 +110,8 @@ Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox&
 }
 
 Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox,
-                   KeeperClient::Adoption adoption, std::optional<std::string> key, DenialLog& denials,
-                   Handlers handlers)
+                   KeeperClient::Adoption adoption, std::optional<std::string> key, std::optional<KlpIdentity> other,
+                   DenialLog& denials, Handlers handlers)
     : Instance(loop, keeper, sandbox, denials, std::move(handlers)) {
   const keeper::Adoptable& found = adoption.instance;
   number_ = found.instance();
@@ -131,6 +131,7 @@ Instance::Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox&
   }
   KlpTerms terms = sandbox.terms;
   terms.known_public_key = std::move(key);
+  terms.other = std::move(other);
   channel_ = std::make_unique<KlpChannel>(loop_, std::move(adoption.descriptors[0]), std::move(terms),
                                           channel_handlers(), KlpChannel::Begin::kResume);
   if (!isolated_) arm_hello_deadline();
@@ -147,7 +148,9 @@ Result<> Instance::spawn(const PreparedSandbox& sandbox, std::uint32_t uid_slot,
   if (!sockets) return tl::unexpected(sockets.error());
   Fd spec(fcntl(sandbox.spec.get(), F_DUPFD_CLOEXEC, 0));
   if (!spec) return errno_failure("dup");
-  channel_ = std::make_unique<KlpChannel>(loop_, std::move(sockets->first), sandbox.terms, channel_handlers());
+  KlpTerms terms = sandbox.terms;
+  terms.held = begin_ == Begin::kHeld;
+  channel_ = std::make_unique<KlpChannel>(loop_, std::move(sockets->first), std::move(terms), channel_handlers());
 
   // In the order of proto/keeper.proto: KLP socket, standard streams, spec, what the keeper keeps, mounts.
   descriptors.insert(descriptors.begin(), std::move(sockets->second));
@@ -161,6 +164,7 @@ Result<> Instance::spawn(const PreparedSandbox& sandbox, std::uint32_t uid_slot,
                     if (*alive) on_spawn_answer(reply, std::move(received));
                   });
   arm_hello_deadline();
+  if (begin_ == Begin::kHeld) return {};
   start_timer_.start(deadlines_.start, [this] {
     facts_.hung = "it was not started " + seconds(deadlines_.start) +
                   " after its start was asked for (deadlines.start): onInit or onStart did not return";
@@ -247,7 +251,8 @@ void Instance::on_resumed(const klp::Resume& resume) {
     facts_.stop_requested = true;
     kill_timer_.start(deadlines_.stop + kStopSlack, [this] { kill_tree(); });
   }
-  handlers_.resumed(resume.phase());
+  permissions_ = channel_->permissions();
+  handlers_.resumed(resume);
 }
 
 void Instance::on_accepted() {
@@ -388,6 +393,29 @@ void Instance::kill() {
 void Instance::fail(Cause cause, const std::string& why) {
   (cause == Cause::kHung ? facts_.hung : facts_.unhealthy) = why;
   kill_tree();
+}
+
+void Instance::call_hook(klp::HookCall call, std::chrono::milliseconds deadline, HookCalls::Done done) {
+  if (over_ || isolated_ || channel_ == nullptr) {
+    return done(refuse("NOT_RUNNING", "its process has ended"));
+  }
+  channel_->call_hook(std::move(call), deadline, std::move(done));
+}
+
+void Instance::fail_start(const std::string& step, const std::string& message) {
+  klp::StartFailed failed;
+  failed.set_step(step);
+  failed.set_message(message);
+  facts_.start_failed = std::move(failed);
+  kill_tree();
+}
+
+void Instance::committed(const PreparedSandbox& sandbox) {
+  started_ = started_word_ = true;
+  begin_ = Begin::kBySelf;
+  permissions_ = sandbox.terms.identity.permissions;
+  policy_ = sandbox.policy;
+  if (channel_) channel_->use_identity(sandbox.terms.identity);
 }
 
 void Instance::isolate(Isolated done) {

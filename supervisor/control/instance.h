@@ -45,7 +45,7 @@ class Instance {
     std::function<void()> activated = [] {};  ///< sandbox verified and hello accepted
     std::function<void()> started = [] {};    ///< onInit and onStart returned; without a runner protocol: exec'd
     /// Of one that was adopted, instead of activated: it said in what phase it is.
-    std::function<void(klp::Resume::Phase)> resumed = [](klp::Resume::Phase) {};
+    std::function<void(const klp::Resume&)> resumed = [](const klp::Resume&) {};
     std::function<void(klp::Message&&)> message = [](klp::Message&&) {};
     std::function<void(klp::MemoryRequest&&)> memory;  ///< empty: it has none, and is told so
     /// The keeper did not take its new rules: it is cut off.
@@ -58,18 +58,28 @@ class Instance {
 
   /// Whether it lives on when control dies.
   enum class Lasts { kOutlivesControl, kEndsWithControl };
+  /// kHeld: it is not started by itself; `activated` comes as ever, then whoever holds it calls its hooks and, last,
+  /// commit(), which takes the place of `started`. The deadlines are the holder's, but for the hello's.
+  enum class Begin { kBySelf, kHeld };
 
   /// `descriptors`: standard input, output, error; where it outlives control, the reading ends of output and error for
   /// the keeper to keep; then one for each DESCRIPTOR mount. `denials` must outlive it.
   Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox, std::uint32_t uid_slot,
-           std::vector<Fd> descriptors, DenialLog& denials, Handlers handlers, Lasts lasts = Lasts::kOutlivesControl);
-  /// One that runs already. `adoption.descriptors`: KLP socket and listener, as proto/keeper.proto has them. `key`:
-  /// that its hello had, where it is known.
+           std::vector<Fd> descriptors, DenialLog& denials, Handlers handlers, Lasts lasts = Lasts::kOutlivesControl,
+           Begin begin = Begin::kBySelf);
+  /// One that runs already. `other`: the version that it may have come to meanwhile (KlpTerms::other).
+  /// `adoption.descriptors`: KLP socket and listener, as proto/keeper.proto has them. `key`: that its hello had, where
+  /// it is known.
   Instance(EventLoop& loop, KeeperClient& keeper, const PreparedSandbox& sandbox, KeeperClient::Adoption adoption,
-           std::optional<std::string> key, DenialLog& denials, Handlers handlers);
+           std::optional<std::string> key, std::optional<KlpIdentity> other, DenialLog& denials, Handlers handlers);
   ~Instance();
   Instance(const Instance&) = delete;
   Instance& operator=(const Instance&) = delete;
+
+  /// Nothing was called yet, or somebody else listens from now on.
+  void set_handlers(Handlers handlers) { handlers_ = std::move(handlers); }
+  /// It failed in a hook that its holder called.
+  void fail_start(const std::string& step, const std::string& message);
 
   /// onShutdown, SIGTERM, SIGKILL after `grace`; a sandbox that is not up yet is killed.
   void stop(std::chrono::milliseconds grace);
@@ -77,6 +87,10 @@ class Instance {
   void kill();
   /// SIGKILL to the whole tree for what was found: kHung, or kSignal for its health.
   void fail(Cause cause, const std::string& why);
+  /// One of its hooks: KlpChannel::call_hook.
+  void call_hook(klp::HookCall call, std::chrono::milliseconds deadline, HookCalls::Done done);
+  /// Another version serves in it from now on, or one that was held serves: what its holder's last step led to.
+  void committed(const PreparedSandbox& sandbox);
   /// Freezes the tree and looks at it. `done` once: whether it stands still now, the keeper's text about its processes,
   /// and why there is none. Nothing that it says is listened to any more.
   using Isolated = std::function<void(bool frozen, const std::string& processes, const std::string& missing)>;
@@ -137,6 +151,7 @@ class Instance {
   std::vector<std::string> grants_;
   std::vector<Permission> permissions_;
   PolicyRef policy_;
+  Begin begin_ = Begin::kBySelf;
   bool runner_protocol_ = false;
   bool network_ = false;
   std::vector<std::uint16_t> network_ports_;

@@ -39,6 +39,14 @@ bool is_answer(klp::Type type) {
 
 }  // namespace
 
+klp::Permission to_klp(const Permission& granted) {
+  klp::Permission permission;
+  permission.set_resource(granted.resource);
+  permission.set_scope(granted.scope);
+  for (const std::string& action : granted.actions) permission.add_actions(action);
+  return permission;
+}
+
 KlpChannel::KlpChannel(EventLoop& loop, Fd socket, KlpTerms terms, Handlers handlers, Begin begin)
     : loop_(loop),
       begin_(begin),
@@ -58,7 +66,8 @@ KlpChannel::KlpChannel(EventLoop& loop, Fd socket, KlpTerms terms, Handlers hand
                        return stream_.queued_messages() < kMaxRequestMessages &&
                               stream_.queued_bytes() + bytes <= kMaxRequestBytes;
                      },
-                 .send = [this](const klp::Message& message) { send_message(message); }}) {}
+                 .send = [this](const klp::Message& message) { send_message(message); }}),
+      hooks_(loop, [this](const klp::Envelope& envelope) { send(envelope); }) {}
 
 void KlpChannel::breach(const std::string& why) {
   phase_ = Phase::kEnded;
@@ -97,6 +106,8 @@ void KlpChannel::handle(klp::Envelope& envelope) {
       return handlers_.memory(std::move(*envelope.mutable_memory_request()));
     case klp::Envelope::kHealthReport:
       return handlers_.health(std::move(*envelope.mutable_health_report()));
+    case klp::Envelope::kHookDone:
+      return handle_hook_done(std::move(*envelope.mutable_hook_done()));
     case klp::Envelope::kLog:
       return handlers_.log(envelope.log());
     case klp::Envelope::kExit:
@@ -109,11 +120,13 @@ void KlpChannel::handle(klp::Envelope& envelope) {
 
 std::string KlpChannel::take_hello(const klp::Hello& hello) {
   if (hello.agent_id() != terms_.agent_id) return "it says that it is agent '" + hello.agent_id() + "'";
-  if (hello.version() != terms_.version) {
-    return "it says version '" + hello.version() + "', registered is '" + terms_.version + "'";
+  if (terms_.other && hello.version() == terms_.other->version) terms_.identity = *std::exchange(terms_.other, {});
+  if (hello.version() != terms_.identity.version) {
+    return "it says version '" + hello.version() + "', registered is '" + terms_.identity.version + "'";
   }
+  const auto& known = terms_.identity.capabilities;
   for (const std::string& capability : hello.capabilities()) {
-    if (std::find(terms_.capabilities.begin(), terms_.capabilities.end(), capability) == terms_.capabilities.end()) {
+    if (std::find(known.begin(), known.end(), capability) == known.end()) {
       return "it claims the capability '" + capability + "', which its manifest does not have";
     }
   }
@@ -151,20 +164,29 @@ void KlpChannel::handle_hello(const klp::Hello& hello) {
   if (const std::string fault = take_hello(hello); !fault.empty()) return refuse_hello(fault);
   klp::Envelope envelope;
   klp::Accepted& accepted = *envelope.mutable_accepted();
-  for (const Permission& granted : terms_.permissions) {
-    klp::Permission& permission = *accepted.add_permissions();
-    permission.set_resource(granted.resource);
-    permission.set_scope(granted.scope);
-    for (const std::string& action : granted.actions) permission.add_actions(action);
-  }
+  for (const Permission& granted : terms_.identity.permissions) *accepted.add_permissions() = to_klp(granted);
   accepted.set_max_frame_bytes(kMaxFrameBytes);
   accepted.set_max_in_flight(terms_.in_flight);
   accepted.set_message_deadline_ms(static_cast<std::uint32_t>(terms_.message_deadline.count()));
   accepted.add_services("topics");
   accepted.add_services("memory");
+  accepted.set_held(terms_.held);
   send(envelope);
   phase_ = Phase::kAccepted;
   handlers_.accepted();
+}
+
+void KlpChannel::call_hook(klp::HookCall call, std::chrono::milliseconds deadline, HookCalls::Done done) {
+  if (!legal_from_control(phase_, klp::Envelope::kHookCall)) {
+    return done(refuse("NOT_RUNNING", "agent '" + terms_.agent_id + "' is not running"));
+  }
+  hooks_.call(std::move(call), deadline, std::move(done));
+}
+
+void KlpChannel::handle_hook_done(klp::HookDone&& done) {
+  const bool commits = hooks_.under_way(done.id()) == klp::HookCall::COMMIT && !done.has_error();
+  if (commits && phase_ == Phase::kAccepted) phase_ = Phase::kServing;
+  if (!hooks_.answer(std::move(done), terms_.agent_id)) breach("an answer to a hook call that was never made");
 }
 
 void KlpChannel::handle_message(const std::string& bytes, const std::string& signature) {

@@ -14,23 +14,35 @@
 #include "policies/manifest.h"
 #include "proto/phase.h"
 #include "supervisor/control/failure.h"
+#include "supervisor/control/hook_calls.h"
 #include "supervisor/control/message_check.h"
 #include "supervisor/control/pending_requests.h"
 #include "supervisor/control/stream.h"
 
 namespace kai {
 
+/// What depends on the agent's version.
+struct KlpIdentity {
+  std::string version;
+  std::vector<std::string> capabilities;  ///< of the registered manifest; the hello may name fewer, never others
+  std::vector<Permission> permissions;    ///< granted
+};
+
 /// What the hello has to say, and what the host is told in return.
 struct KlpTerms {
-  std::string agent_id, version;
-  std::vector<std::string> capabilities;  ///< of the registered manifest; the hello may name fewer, never others
+  std::string agent_id;
+  KlpIdentity identity;
+  /// Of a host that resumes: the other version that it may have come to in an upgrade that nobody saw the end of.
+  std::optional<KlpIdentity> other;
   bool runner_protocol = false;
-  std::vector<Permission> permissions;  ///< granted
+  bool held = false;  ///< it waits for hook calls (proto/klp.proto)
   std::uint32_t in_flight = 64;
   std::chrono::milliseconds message_deadline{30'000};
   Crypto crypto = Crypto::kNone;                ///< what its messages are signed with
   std::optional<std::string> known_public_key;  ///< of the hello of a host that resumes; absent: not known
 };
+
+klp::Permission to_klp(const Permission& granted);
 
 class KlpChannel {
  public:
@@ -71,6 +83,22 @@ class KlpChannel {
   /// agent has not read those before it.
   [[nodiscard]] bool deliver(klp::Message event);
 
+  /// One of its hooks (hook_calls.h). Not in a phase for it: NOT_RUNNING, at once.
+  void call_hook(klp::HookCall call, std::chrono::milliseconds deadline, HookCalls::Done done);
+  /// Another version serves behind the same channel.
+  void use_identity(KlpIdentity identity) { terms_.identity = std::move(identity); }
+  [[nodiscard]] const std::vector<Permission>& permissions() const { return terms_.identity.permissions; }
+  /// The version that its hello said.
+  [[nodiscard]] const std::string& version() const { return terms_.identity.version; }
+
+  /// The requests that it was not sent yet, for whoever keeps them meanwhile.
+  [[nodiscard]] std::vector<QueuedRequest> take_waiting() { return requests_.take_waiting(); }
+  /// It may be sent one more at once.
+  [[nodiscard]] bool has_place() const { return phase_ == Phase::kServing && requests_.has_place(); }
+  [[nodiscard]] std::size_t in_flight() const { return requests_.in_flight(); }
+  /// `action` when it owes no answer any more, now or later; the one before is forgotten.
+  void when_drained(std::function<void()> action) { requests_.when_drained(std::move(action)); }
+
   void request_health(std::uint64_t sequence);
   void stop(std::chrono::milliseconds grace);
   void signal(int number);
@@ -78,7 +106,10 @@ class KlpChannel {
   /// Takes in what a dead host had still said.
   void drain() { stream_.drain(); }
   /// Every request in flight or waiting fails like this.
-  void fail_all(const Failure& failure) { requests_.fail_all(failure); }
+  void fail_all(const Failure& failure) {
+    hooks_.fail(failure);
+    requests_.fail_all(failure);
+  }
 
   [[nodiscard]] Phase phase() const { return phase_; }
   /// Of its hello; empty: none was accepted yet, or its crypto is none.
@@ -92,6 +123,7 @@ class KlpChannel {
   /// Why it is not the host that was registered; empty: it is, and check_ is made.
   std::string take_hello(const klp::Hello& hello);
   void refuse_hello(const std::string& fault);
+  void handle_hook_done(klp::HookDone&& done);
   void handle_message(const std::string& bytes, const std::string& signature);
   void reject(const klp::Message& message, const Failure& failure);
   void send(const klp::Envelope& envelope);
@@ -106,6 +138,7 @@ class KlpChannel {
   std::optional<MessageCheck> check_;  // from the hello on
   FrameStream stream_;
   PendingRequests requests_;
+  HookCalls hooks_;
 };
 
 }  // namespace kai

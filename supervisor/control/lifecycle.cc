@@ -16,7 +16,7 @@ constexpr Transition never(State state) {
 using Row = std::array<Transition, kEvents>;
 
 // One row a state; the columns are kStart, kStop, kTerminate, kUnregister, kQuarantine, kRecover | kReady, kEnded,
-// kCrashed, kGaveUp, kCondemned, kBackoffOver.
+// kCrashed, kGaveUp, kCondemned, kBackoffOver | kUpgrade, kUpgraded, kFellBack.
 constexpr Row kRegistered = {
     to(State::kStarting, Effect::kSpawn),
     to(State::kRegistered),
@@ -28,6 +28,9 @@ constexpr Row kRegistered = {
     never(State::kRegistered),
     never(State::kRegistered),
     never(State::kRegistered),
+    never(State::kRegistered),
+    never(State::kRegistered),
+    refused(State::kRegistered, "CONFLICT"),
     never(State::kRegistered),
     never(State::kRegistered),
 };
@@ -44,6 +47,9 @@ constexpr Row kStarting = {
     to(State::kStopped),
     to(State::kQuarantined, Effect::kIsolate),
     never(State::kStarting),
+    refused(State::kStarting, "CONFLICT"),
+    never(State::kStarting),
+    to(State::kUpgrading, Effect::kSpawn),
 };
 constexpr Row kRunning = {
     to(State::kRunning),
@@ -58,6 +64,9 @@ constexpr Row kRunning = {
     to(State::kStopped),
     to(State::kQuarantined, Effect::kIsolate),
     never(State::kRunning),
+    to(State::kUpgrading),
+    never(State::kRunning),
+    to(State::kUpgrading, Effect::kSpawn),
 };
 constexpr Row kStopping = {
     to(State::kStopping, Effect::kThenStart),
@@ -72,6 +81,9 @@ constexpr Row kStopping = {
     to(State::kStopped, Effect::kFollowUp),
     to(State::kQuarantined, Effect::kIsolate, Effect::kFollowUp),
     never(State::kStopping),
+    refused(State::kStopping, "CONFLICT"),
+    never(State::kStopping),
+    never(State::kStopping),
 };
 constexpr Row kStopped = {
     to(State::kStarting, Effect::kSpawn),
@@ -84,6 +96,9 @@ constexpr Row kStopped = {
     never(State::kStopped),
     never(State::kStopped),
     never(State::kStopped),
+    never(State::kStopped),
+    never(State::kStopped),
+    refused(State::kStopped, "CONFLICT"),
     never(State::kStopped),
     never(State::kStopped),
 };
@@ -100,20 +115,26 @@ constexpr Row kBackoff = {
     never(State::kBackoff),
     never(State::kBackoff),
     to(State::kStarting, Effect::kSpawn),
+    refused(State::kBackoff, "CONFLICT"),
+    never(State::kBackoff),
+    never(State::kBackoff),
 };
 constexpr Row kUpgrading = {
-    refused(State::kUpgrading, "UPGRADING"),
-    refused(State::kUpgrading, "UPGRADING"),
-    refused(State::kUpgrading, "UPGRADING"),
+    to(State::kUpgrading),
+    to(State::kStopping, Effect::kStopInstance),
+    to(State::kStopping, Effect::kThenTerminate, Effect::kStopInstance),
     refused(State::kUpgrading, "UPGRADING"),
     to(State::kQuarantined, Effect::kIsolate),
+    refused(State::kUpgrading, "CONFLICT"),
+    to(State::kRunning),  // what it fell back to
+    to(State::kStopped),
+    to(State::kBackoff, Effect::kArmBackoff),
+    to(State::kStopped),
+    to(State::kQuarantined, Effect::kIsolate),
+    never(State::kUpgrading),
     refused(State::kUpgrading, "UPGRADING"),
-    never(State::kUpgrading),
-    never(State::kUpgrading),
-    never(State::kUpgrading),
-    never(State::kUpgrading),
-    never(State::kUpgrading),
-    never(State::kUpgrading),
+    to(State::kRunning),
+    to(State::kUpgrading, Effect::kSpawn),
 };
 constexpr Row kQuarantined = {
     refused(State::kQuarantined, "QUARANTINED"),
@@ -127,6 +148,9 @@ constexpr Row kQuarantined = {
     to(State::kQuarantined, Effect::kFollowUp),
     to(State::kQuarantined, Effect::kFollowUp),
     to(State::kQuarantined, Effect::kFollowUp),
+    never(State::kQuarantined),
+    refused(State::kQuarantined, "QUARANTINED"),
+    never(State::kQuarantined),
     never(State::kQuarantined),
 };
 constexpr Row kTerminated = {
@@ -142,6 +166,9 @@ constexpr Row kTerminated = {
     never(State::kTerminated),
     never(State::kTerminated),
     never(State::kTerminated),
+    refused(State::kTerminated, "CONFLICT"),
+    never(State::kTerminated),
+    never(State::kTerminated),
 };
 
 constexpr std::array<Row, kStates> kTable = {kRegistered, kStarting,  kRunning,     kStopping,  kStopped,
@@ -149,9 +176,9 @@ constexpr std::array<Row, kStates> kTable = {kRegistered, kStarting,  kRunning, 
 
 constexpr std::array<std::string_view, kStates> kStateNames = {
     "registered", "starting", "running", "stopping", "stopped", "backoff", "upgrading", "quarantined", "terminated"};
-constexpr std::array<std::string_view, kEvents> kEventNames = {"start",      "stop",    "terminate", "unregister",
-                                                               "quarantine", "recover", "ready",     "ended",
-                                                               "crashed",    "gave up", "condemned", "backoff over"};
+constexpr std::array<std::string_view, kEvents> kEventNames = {
+    "start",   "stop",    "terminate", "unregister",   "quarantine", "recover",  "ready",    "ended",
+    "crashed", "gave up", "condemned", "backoff over", "upgrade",    "upgraded", "fell back"};
 
 }  // namespace
 

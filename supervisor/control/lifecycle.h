@@ -15,7 +15,7 @@ enum class State {
   kStopping,
   kStopped,
   kBackoff,
-  kUpgrading,  // reserved: the upgrade issue's
+  kUpgrading,  ///< another version takes its place; it serves on, or its messages wait (upgrade.h)
   kQuarantined,
   kTerminated,
 };
@@ -37,8 +37,11 @@ enum class Event {
   kGaveUp,      ///< it ended otherwise, and stays down
   kCondemned,   ///< it ended in a way that quarantines it, or its recovery failed
   kBackoffOver,
+  kUpgrade,   ///< another version takes its place
+  kUpgraded,  ///< that is over: it serves, the new version or the one before
+  kFellBack,  ///< its process ended in an upgrade, or on probation: the version before is started in its place
 };
-inline constexpr std::size_t kEvents = 12;
+inline constexpr std::size_t kEvents = 15;
 std::string_view to_string(Event event);
 
 enum class Effect {

@@ -215,6 +215,10 @@ void MemoryContext::end_session() {
   release();
 }
 
+void MemoryContext::new_session() {
+  if (store_) store_->end_session();
+}
+
 // What control knows of a context on redis tells a loss from an empty one: it stays.
 void MemoryContext::release() {
   if (phase_ == Phase::kOpen && under_way_ == 0 && memory_.backend != MemoryBackend::kRedis) close();

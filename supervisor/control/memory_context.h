@@ -35,6 +35,8 @@ class MemoryContext {
   void fault_told() { damage_told_ = true; }
   /// Volatile memory that should have gone and could not: it goes before anything is answered.
   void clear_at_opening() { must_clear_ = true; }
+  /// A snapshot was restored before this context was made: what is volatile and lies on a server is of this kaid.
+  void keep_what_is_there() { cleared_ = true; }
   /// The agent, or one that shares its memory, uses it now.
   void touch();
   /// Nobody needs it open: its agent is at rest.
@@ -49,6 +51,9 @@ class MemoryContext {
   /// The agent's process is gone: its IndexedDB transactions never were. What nobody waits for is closed: an open store
   /// costs three descriptors.
   void end_session();
+
+  /// Another process of the agent takes over: what the one before had begun and not ended never was.
+  void new_session();
 
   /// Volatile memory goes; other memory stays.
   void terminate(Cleared cleared);

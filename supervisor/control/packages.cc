@@ -7,9 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <deque>
-
-#include <nlohmann/json.hpp>
 
 #include "base/text.h"
 #include "base/unix.h"
@@ -21,49 +18,17 @@ namespace {
 
 constexpr std::string_view kStaging = ".staging-";
 constexpr std::string_view kManifest = "manifest.json";
-constexpr std::size_t kMaxPackageJson = 1 << 20;
-constexpr int kMaxSymlinks = 40;  // as the kernel (path_resolution(7))
 constexpr std::size_t kNameLength = 64;
 
 bool is_package_name(std::string_view name) {
   return name.size() == kNameLength && name.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
-std::string hex(const std::array<unsigned char, 32>& bytes) {
-  std::array<char, kNameLength + 1> text;
-  sodium_bin2hex(text.data(), text.size(), bytes.data(), bytes.size());
-  return text.data();
-}
-
-/// A line for each entry, sorted by path; NUL ends what may hold any other byte, so that no two trees give the same
-/// text.
-std::string content_name(const PackageEntries& entries) {
-  crypto_hash_sha256_state state;
-  crypto_hash_sha256_init(&state);
-  for (const auto& [path, entry] : entries) {
-    std::string line;
-    switch (entry.type) {
-      case PackageEntry::Type::kDirectory:
-        line = "directory ";
-        break;
-      case PackageEntry::Type::kFile:
-        line = (entry.executable ? "program " : "file ") + hex(entry.sha256) + " ";
-        break;
-      case PackageEntry::Type::kSymlink:
-        line = "symlink " + entry.target + '\0';
-        break;
-    }
-    line += path + '\0';
-    crypto_hash_sha256_update(&state, reinterpret_cast<const unsigned char*>(line.data()), line.size());
-  }
-  std::array<unsigned char, 32> hash;
-  crypto_hash_sha256_final(&state, hash.data());
-  return hex(hash);
-}
-
-bool is_file(const PackageEntries& entries, std::string_view path) {
-  const auto found = entries.find(path);
-  return found != entries.end() && found->second.type == PackageEntry::Type::kFile;
+/// As the manifest's ids are (contracts.md); nothing that this store makes beside them begins so.
+bool is_agent_name(std::string_view name) {
+  constexpr std::string_view kLetters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._-";
+  return !name.empty() && name.size() <= 64 && name.front() != '.' && name.front() != '_' && name.front() != '-' &&
+         name.find_first_not_of(kLetters) == std::string_view::npos;
 }
 
 /// `tar czf x.tgz directory` gives a tar with one directory at its top, which is the package then. "": the tar's root
@@ -94,129 +59,6 @@ Result<> check_symlinks(const PackageEntries& entries) {
 }
 
 }  // namespace
-
-StagedPackage& StagedPackage::operator=(StagedPackage&& other) noexcept {
-  if (this == &other) return *this;
-  discard();
-  store_ = std::move(other.store_);
-  name_ = std::exchange(other.name_, {});
-  top_ = std::move(other.top_);
-  root_ = std::move(other.root_);
-  manifest_ = std::move(other.manifest_);
-  entries_ = std::move(other.entries_);
-  return *this;
-}
-
-StagedPackage::StagedPackage(StagedPackage&& other) noexcept {
-  *this = std::move(other);
-}
-
-StagedPackage::~StagedPackage() {
-  discard();
-}
-
-/// What this cannot remove, the next PackageStore::open does.
-void StagedPackage::discard() {
-  if (!name_.empty() && store_) static_cast<void>(remove_tree(store_.get(), name_));
-  name_.clear();
-}
-
-Result<> StagedPackage::add_file(const std::string& path, std::string_view bytes) {
-  const auto checked = member_path(path, PackageLimits().depth);
-  if (!checked) return tl::unexpected(checked.error());
-  if (checked->empty() || entries_.contains(*checked))
-    return failure("add to the package", path + ": is there already");
-  for (std::size_t slash = checked->find('/'); slash != std::string::npos; slash = checked->find('/', slash + 1)) {
-    const std::string above = checked->substr(0, slash);
-    if (entries_.contains(above)) continue;
-    const auto parent = open_directory(root_.get(), split_path(above).first);
-    if (!parent) return tl::unexpected(parent.error());
-    if (auto made = make_directory(parent->get(), split_path(above).second); !made) return made;
-    entries_.emplace(above, PackageEntry{});
-  }
-  const auto parent = open_directory(root_.get(), split_path(*checked).first);
-  if (!parent) return tl::unexpected(parent.error());
-  const auto file = make_file(parent->get(), split_path(*checked).second);
-  if (!file) return tl::unexpected(file.error());
-  PackageEntry entry;
-  entry.type = PackageEntry::Type::kFile;
-  crypto_hash_sha256(entry.sha256.data(), reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
-  entries_.emplace(*checked, entry);
-  if (auto written = write_all(file->get(), bytes); !written) return written;
-  if (fchmod(file->get(), 0444) < 0) return errno_failure("chmod", path);
-  return {};
-}
-
-std::optional<std::string> StagedPackage::resolve(std::string_view path) const {
-  std::deque<std::string> ahead;  // components still to go
-  const auto prepend = [&ahead](std::string_view text) {
-    std::vector<std::string> parts;
-    for (std::size_t begin = 0; begin <= text.size();) {
-      const std::size_t end = std::min(text.find('/', begin), text.size());
-      if (end > begin) parts.emplace_back(text.substr(begin, end - begin));
-      begin = end + 1;
-    }
-    ahead.insert(ahead.begin(), parts.begin(), parts.end());
-  };
-  prepend(path);
-  std::string at;
-  int symlinks = 0;
-  while (!ahead.empty()) {
-    const std::string part = std::move(ahead.front());
-    ahead.pop_front();
-    if (part == ".") continue;
-    if (part == "..") {
-      if (at.empty()) return std::nullopt;
-      at = split_path(at).first;
-      continue;
-    }
-    std::string next = at;
-    if (!next.empty()) next += '/';
-    next += part;
-    const auto found = entries_.find(next);
-    if (found == entries_.end()) return std::nullopt;
-    if (found->second.type == PackageEntry::Type::kSymlink) {
-      if (++symlinks > kMaxSymlinks) return std::nullopt;
-      prepend(found->second.target);
-    } else {
-      at = std::move(next);
-    }
-  }
-  return at;
-}
-
-Result<std::optional<std::string>> StagedPackage::read(std::string_view path, std::size_t limit) const {
-  const auto real = resolve(path);
-  if (!real || !is_file(entries_, *real)) return std::nullopt;
-  const auto file = open_at(root_.get(), *real, O_RDONLY, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
-  if (!file) return tl::unexpected(file.error());
-  auto bytes = read_all(file->get(), limit);
-  if (bytes) return std::move(*bytes);
-  if (bytes.error().error_number != EFBIG) return tl::unexpected(bytes.error());
-  return refused(path, "is larger than " + std::to_string(limit >> 10) + " KB");
-}
-
-bool StagedPackage::has_module(std::string_view name) const {
-  const auto real = resolve("node_modules/" + std::string(name) + "/package.json");
-  return real && is_file(entries_, *real);
-}
-
-Result<std::optional<std::string>> StagedPackage::module_version(std::string_view name) const {
-  const std::string path = "node_modules/" + std::string(name) + "/package.json";
-  const auto text = read(path, kMaxPackageJson);
-  if (!text) return tl::unexpected(text.error());
-  if (!*text) return std::nullopt;
-  // Only the version at the top is kept, and nothing below it is built, however deep it is nested.
-  const auto top_only = [](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
-    if (depth == 1 && event == nlohmann::json::parse_event_t::key) return parsed == "version";
-    return depth == 0 || (depth == 1 && event == nlohmann::json::parse_event_t::value);
-  };
-  const auto json = nlohmann::json::parse(**text, top_only, false);
-  if (!json.is_object() || !json.contains("version") || !json["version"].is_string()) {
-    return refused(path, "is not a JSON object with a version");
-  }
-  return json["version"].get<std::string>();
-}
 
 Result<PackageStore> PackageStore::open(const std::string& directory) {
   if (sodium_init() < 0) return failure("sodium_init");
@@ -262,51 +104,158 @@ Result<StagedPackage> PackageStore::stage(int tar, const PackageLimits& limits) 
   package.root_ = std::move(*inside);
 
   if (auto checked = check_symlinks(package.entries_); !checked) return tl::unexpected(checked.error());
-  if (!is_file(package.entries_, kManifest)) return refused(kManifest, "is not a regular file");
+  if (!package.has_file(kManifest)) return refused(kManifest, "is not a regular file");
   auto manifest = package.read(kManifest, kMaxManifestBytes);
   if (!manifest) return tl::unexpected(manifest.error());
   package.manifest_ = std::move(**manifest);
   return package;
 }
 
-Result<std::string> PackageStore::seal(StagedPackage package) const {
-  const std::string name = content_name(package.entries_);
+Result<std::string> PackageStore::seal(StagedPackage package, const std::string& agent_id) const {
+  const std::string name = package.content_name();
+  // What is there needs neither the disk nor this copy to be on it.
+  if (has(agent_id, name)) return name;
+  const auto of_agent = agent_directory(agent_id, true);
+  if (!of_agent) return tl::unexpected(of_agent.error());
   // One call for up to 100,000 files: an fsync each would take minutes.
   if (syncfs(package.root_.get()) < 0) return errno_failure("syncfs", "the package store");
   const std::string from = package.top_.empty() ? package.name_ : package.name_ + "/" + package.top_;
   // Onto a directory that is not empty it fails: the same content is there already.
-  if (renameat(directory_.get(), from.c_str(), directory_.get(), name.c_str()) < 0) {
+  if (renameat(directory_.get(), from.c_str(), of_agent->get(), name.c_str()) < 0) {
     if (errno != EEXIST && errno != ENOTEMPTY) return errno_failure("rename", name);
   }
-  if (fsync(directory_.get()) < 0) return errno_failure("fsync", "the package store");
+  if (fsync(of_agent->get()) < 0) return errno_failure("fsync", "the package store");
   return name;
 }
 
-Result<std::vector<std::string>> PackageStore::list() const {
-  auto names = list_directory(directory_.get());
-  if (!names) return names;
-  std::erase_if(*names, [](const std::string& name) { return !is_package_name(name); });
-  std::sort(names->begin(), names->end());
-  return names;
+/// Of one agent's versions.
+Result<Fd> PackageStore::agent_directory(const std::string& agent_id, bool make) const {
+  if (!is_agent_name(agent_id)) {
+    return failure("open the package store", escape_for_terminal(agent_id) + ": is no agent's name");
+  }
+  if (make && mkdirat(directory_.get(), agent_id.c_str(), 0755) == 0) {
+    if (fchmodat(directory_.get(), agent_id.c_str(), 0755, 0) < 0) return errno_failure("chmod", agent_id);
+    if (fsync(directory_.get()) < 0) return errno_failure("fsync", "the package store");
+  } else if (make && errno != EEXIST) {
+    return errno_failure("mkdir", agent_id);
+  }
+  return open_directory(directory_.get(), agent_id);
 }
 
-Result<> PackageStore::remove(const std::string& name) const {
+Result<std::vector<std::string>> PackageStore::list() const {
+  const auto agents = list_directory(directory_.get());
+  if (!agents) return tl::unexpected(agents.error());
+  std::vector<std::string> found;
+  for (const std::string& agent : *agents) {
+    if (!is_agent_name(agent)) continue;
+    const auto directory = agent_directory(agent, false);
+    if (!directory) return tl::unexpected(directory.error());
+    const auto names = list_directory(directory->get());
+    if (!names) return tl::unexpected(names.error());
+    for (const std::string& name : *names) {
+      if (is_package_name(name)) found.push_back(agent + "/" + name);
+    }
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+bool PackageStore::has(const std::string& agent_id, const std::string& name) const {
+  if (!is_package_name(name)) return false;
+  const auto of_agent = agent_directory(agent_id, false);
+  return of_agent && open_directory(of_agent->get(), name);
+}
+
+Result<std::uint64_t> PackageStore::size(const std::string& agent_id, const std::string& name) const {
+  if (!is_package_name(name)) return 0;
+  const auto of_agent = agent_directory(agent_id, false);
+  if (!of_agent && of_agent.error().error_number == ENOENT) return 0;
+  if (!of_agent) return tl::unexpected(of_agent.error());
+  return tree_size(of_agent->get(), name);
+}
+
+Result<> PackageStore::remove(const std::string& agent_id, const std::string& name) const {
+  const auto aside = set_aside(agent_id, name);
+  if (!aside) return tl::unexpected(aside.error());
+  return aside->empty() ? Result<>() : remove_aside(*aside);
+}
+
+/// Under its own name a package is whole or not there at all, whenever the machine stops.
+Result<std::string> PackageStore::set_aside(const std::string& agent_id, const std::string& name) const {
   if (!is_package_name(name)) return failure("remove a package", escape_for_terminal(name) + ": is no package's name");
-  // Under its own name a package is whole or not there at all, whenever the machine stops.
+  const auto of_agent = agent_directory(agent_id, false);
+  if (!of_agent && of_agent.error().error_number == ENOENT) return "";
+  if (!of_agent) return tl::unexpected(of_agent.error());
   const std::string aside = std::string(kStaging) + new_uuid();
-  if (renameat(directory_.get(), name.c_str(), directory_.get(), aside.c_str()) < 0) {
-    if (errno == ENOENT) return {};
+  if (renameat(of_agent->get(), name.c_str(), directory_.get(), aside.c_str()) < 0) {
+    if (errno == ENOENT) return "";
     return errno_failure("rename", name);
   }
+  return aside;
+}
+
+Result<> PackageStore::remove_aside(const std::string& aside) const {
+  if (!aside.starts_with(kStaging))
+    return failure("remove a package", escape_for_terminal(aside) + ": was not set aside");
   return remove_tree(directory_.get(), aside);
 }
 
+PackageStore::Hold PackageStore::hold(const std::string& agent_id, const std::string& name) const {
+  std::erase_if(holds_, [](const auto& each) { return each.second.expired(); });
+  const std::string key = agent_id + "/" + name;
+  auto& known = holds_[key];
+  Hold hold = known.lock();
+  if (!hold) {
+    hold = std::make_shared<const std::string>(key);
+    known = hold;
+  }
+  return hold;
+}
+
+bool PackageStore::held(const std::string& agent_id, const std::string& name) const {
+  const auto found = holds_.find(agent_id + "/" + name);
+  return found != holds_.end() && !found->second.expired();
+}
+
 Result<> PackageStore::remove_unreferenced(const std::set<std::string>& keep) const {
+  if (auto taken = take_in_flat(keep); !taken) return taken;
   const auto names = list();
   if (!names) return tl::unexpected(names.error());
   for (const std::string& name : *names) {
     if (keep.contains(name)) continue;
-    if (auto removed = remove(name); !removed) return removed;
+    const auto [agent, package] = split_path(name);
+    if (auto removed = remove(agent, package); !removed) return removed;
+  }
+  // Nobody stages now; an agent's directory that is not empty stays.
+  const auto agents = list_directory(directory_.get());
+  if (!agents) return tl::unexpected(agents.error());
+  for (const std::string& agent : *agents) {
+    if (is_agent_name(agent)) static_cast<void>(unlinkat(directory_.get(), agent.c_str(), AT_REMOVEDIR));
+  }
+  return {};
+}
+
+/// A package's content names its agent, so that each belongs to one.
+Result<> PackageStore::take_in_flat(const std::set<std::string>& keep) const {
+  for (const std::string& each : keep) {
+    const auto [agent, name] = split_path(each);
+    if (!is_package_name(name) || has(agent, name)) continue;
+    const std::string manifest = name + "/" + std::string(kManifest);
+    if (faccessat(directory_.get(), manifest.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) < 0) continue;
+    const auto of_agent = agent_directory(agent, true);
+    if (!of_agent) return tl::unexpected(of_agent.error());
+    if (renameat(directory_.get(), name.c_str(), of_agent->get(), name.c_str()) < 0) {
+      return errno_failure("rename", name);
+    }
+    if (fsync(of_agent->get()) < 0) return errno_failure("fsync", "the package store");
+  }
+  const auto names = list_directory(directory_.get());
+  if (!names) return tl::unexpected(names.error());
+  for (const std::string& name : *names) {
+    const std::string manifest = name + "/" + std::string(kManifest);
+    if (!is_package_name(name) || faccessat(directory_.get(), manifest.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+      continue;
+    if (auto removed = remove_tree(directory_.get(), name); !removed) return removed;
   }
   return {};
 }

@@ -1,6 +1,8 @@
-// The package store: STATE/packages/<sha256 of the content>, read-only trees that agents' sandboxes mount. A package
-// comes as a tar from somebody who is not trusted. It is taken in two steps: stage() unpacks and checks it, the caller
-// looks at the manifest and may add what it compiled, seal() puts it in its place.
+// The package store: STATE/packages/ID/<sha256 of the content>, read-only trees that agents' sandboxes mount: the
+// active version at /agent, and all of the agent's own at /kai/versions, so that a soft upgrade finds the new one
+// without any mount being made in a sandbox that runs. A package comes as a tar from somebody who is not trusted. It is
+// taken in two steps: stage() unpacks and checks it, the caller looks at the manifest and may add what it compiled,
+// seal() puts it in its place.
 //
 // The store never follows a symlink, works below its own directory descriptor, and leaves nothing behind on an error.
 // stage(), seal() and remove() block (seconds, for a large package) and may run on a worker thread: calls share nothing
@@ -10,6 +12,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -18,6 +21,7 @@
 
 #include "base/fd.h"
 #include "base/result.h"
+#include "package/path.h"
 #include "policies/manifest.h"
 
 namespace kai {
@@ -28,9 +32,12 @@ struct PackageLimits {
   std::size_t entries = 100'000;
   std::size_t path_bytes = 32ULL << 20;  ///< of all names and link texts together: they are held in memory
   std::size_t depth = 64;
+  /// Unpacked bytes, of files or of the tar, for each byte that was brought. Sources come to 10, text that repeats
+  /// itself to 50, a bomb to 1,000 (what deflate can do).
+  std::uint64_t ratio = 100;
+  std::uint64_t ratio_from = 64ULL << 20;  ///< unpacked bytes; below, the ratio says nothing: headers are mostly zeros
 };
-inline constexpr std::size_t kMaxPackageName = 255;   ///< bytes of one component, as the kernel has it
-inline constexpr std::size_t kMaxPackagePath = 1024;  ///< bytes of a path or a link's text
+inline constexpr std::size_t kMaxPackagePath = package::kMaxPath;  ///< bytes of a path or a link's text
 
 struct PackageEntry {
   enum class Type { kDirectory, kFile, kSymlink } type = Type::kDirectory;
@@ -53,6 +60,11 @@ class StagedPackage {
   [[nodiscard]] const PackageEntries& entries() const { return entries_; }
   /// The package's root, for a read-only mount into the job that compiles it. Borrowed.
   [[nodiscard]] int directory() const { return root_.get(); }
+
+  /// Whether `path` itself, not what it leads to, is a regular file.
+  [[nodiscard]] bool has_file(std::string_view path) const;
+  /// What it is called in the store, as it is now: 64 hex digits.
+  [[nodiscard]] std::string content_name() const;
 
   /// Adds a file (0444) and its directories: ".kai/main.mjs". Packages themselves may not have a .kai.
   Result<> add_file(const std::string& path, std::string_view bytes);
@@ -91,19 +103,39 @@ class PackageStore {
   /// and what is wrong with it. Any other is the machine's (no space). `tar` is borrowed.
   Result<StagedPackage> stage(int tar, const PackageLimits& limits = {}) const;
 
-  /// Puts the package in its place and returns its name, 64 hex digits; on the disk when it returns. The same content
-  /// is kept once.
-  Result<std::string> seal(StagedPackage package) const;
+  /// Puts the package in its place among those of `agent_id` and returns its name, 64 hex digits; on the disk when it
+  /// returns. The same content is kept once.
+  Result<std::string> seal(StagedPackage package, const std::string& agent_id) const;
 
+  /// "ID/HASH" of all.
   Result<std::vector<std::string>> list() const;
+  [[nodiscard]] bool has(const std::string& agent_id, const std::string& name) const;
+  /// Bytes of its files together. 0: it is not there.
+  Result<std::uint64_t> size(const std::string& agent_id, const std::string& name) const;
+
   /// Removing what is not there is success.
-  Result<> remove(const std::string& name) const;
-  /// Removes every package that is not in `keep` (Registry::packages_in_use); nothing may be starting from one.
+  Result<> remove(const std::string& agent_id, const std::string& name) const;
+  /// The first half of remove(), which is one rename and does not block: the package is not there any more. "": it was
+  /// not before. What it returns is for remove_aside(), on whatever thread; left alone, the next open() removes it.
+  Result<std::string> set_aside(const std::string& agent_id, const std::string& name) const;
+  Result<> remove_aside(const std::string& aside) const;
+
+  /// Says that somebody is about to name the package in the registry, until the last copy is gone. It hinders nobody by
+  /// itself: who removes packages while kaid serves asks held(). Both on the event loop's thread alone.
+  using Hold = std::shared_ptr<const std::string>;
+  [[nodiscard]] Hold hold(const std::string& agent_id, const std::string& name) const;
+  [[nodiscard]] bool held(const std::string& agent_id, const std::string& name) const;
+
+  /// Removes every package that is not in `keep` (Registry::packages_in_use, "ID/HASH"); nothing may be starting from
+  /// one. Those that an earlier kaid kept as STATE/packages/HASH are moved to their agents' directories first.
   Result<> remove_unreferenced(const std::set<std::string>& keep) const;
 
  private:
   explicit PackageStore(Fd directory) : directory_(std::move(directory)) {}
+  Result<Fd> agent_directory(const std::string& agent_id, bool make) const;
+  Result<> take_in_flat(const std::set<std::string>& keep) const;
   Fd directory_;
+  mutable std::map<std::string, std::weak_ptr<const std::string>> holds_;  // by "ID/HASH"
 };
 
 struct PackageFindings {

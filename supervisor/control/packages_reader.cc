@@ -22,15 +22,6 @@ constexpr std::size_t kBlock = 128 << 10;
 // of up to 1 MB for each member, which compress to nothing.
 constexpr std::uint64_t kHeaderBytes = 256ULL << 20;
 
-bool has_control_character(std::string_view text) {
-  for (std::size_t at = 0; at < text.size(); ++at) {
-    const auto byte = static_cast<unsigned char>(text[at]);
-    if (byte < 0x20 || byte == 0x7F) return true;
-    if (byte == 0xC2 && at + 1 < text.size() && static_cast<unsigned char>(text[at + 1]) < 0xA0) return true;  // C1
-  }
-  return false;
-}
-
 /// libarchive keeps names in several encodings: pax ones are UTF-8, those of ustar and gnu the bytes that are there.
 std::string_view either(const char* utf8, const char* bytes) {
   if (utf8 != nullptr) return utf8;
@@ -49,61 +40,10 @@ std::string megabytes(std::uint64_t bytes) {
 
 }  // namespace
 
-tl::unexpected<Error> refused(std::string_view member, std::string_view why) {
-  constexpr std::size_t kShown = 200;
-  std::string name = escape_for_terminal(member.substr(0, kShown));
-  if (member.size() > kShown) name += "...";
-  return failure("the package is refused: " + name + ": " + std::string(why));
-}
-
-Result<std::string> member_path(std::string_view name, std::size_t max_depth) {
-  if (name.empty()) return refused("(no name)", "a member of the tar has no name");
-  if (name.starts_with('/'))
-    return refused(name, "the name is absolute; make the tar with names relative to the package");
-  if (!is_utf8(name)) return refused(name, "the name is not UTF-8");
-  if (has_control_character(name)) return refused(name, "the name has a control character");
-  std::string path;
-  std::size_t depth = 0;
-  for (std::size_t begin = 0; begin <= name.size();) {
-    const std::size_t end = std::min(name.find('/', begin), name.size());
-    const std::string_view part = name.substr(begin, end - begin);
-    begin = end + 1;
-    if (part.empty() || part == ".") continue;
-    if (part == "..") return refused(name, "the name leaves the package (..)");
-    if (part.size() > kMaxPackageName) return refused(name, "a name is longer than 255 bytes");
-    if (++depth > max_depth) return refused(name, "directories are nested deeper than " + std::to_string(max_depth));
-    if (!path.empty()) path += '/';
-    path += part;
-  }
-  if (path.size() > kMaxPackagePath) return refused(name, "the path is longer than 1024 bytes");
-  return path;
-}
-
-Result<> check_symlink(std::string_view path, std::string_view target) {
-  if (target.empty()) return refused(path, "is a symlink to nothing");
-  if (target.starts_with('/')) return refused(path, "is a symlink with an absolute target; make it relative");
-  if (target.size() > kMaxPackagePath || !is_utf8(target) || has_control_character(target)) {
-    return refused(path, "is a symlink whose target is over 1024 bytes, not UTF-8, or has a control character");
-  }
-  auto above = std::count(path.begin(), path.end(), '/');
-  bool named = false;
-  for (std::size_t begin = 0; begin <= target.size();) {
-    const std::size_t end = std::min(target.find('/', begin), target.size());
-    const std::string_view part = target.substr(begin, end - begin);
-    begin = end + 1;
-    if (part.empty() || part == ".") continue;
-    if (part != "..") {
-      named = true;
-    } else if (named) {
-      return refused(path, "is a symlink whose target has .. after a name; write it without");
-    } else if (--above < 0) {
-      return refused(path, "is a symlink that leaves the package");
-    }
-  }
-  return {};
-}
-
 Result<PackageEntries> PackageReader::read(int tar) {
+  struct stat status {};
+  if (fstat(tar, &status) < 0) return errno_failure("stat", "the package");
+  packed_ = static_cast<std::uint64_t>(status.st_size);
   const std::unique_ptr<archive, int (*)(archive*)> reader(archive_read_new(), archive_read_free);
   const std::unique_ptr<archive_entry, void (*)(archive_entry*)> member(archive_entry_new(), archive_entry_free);
   // Nothing else of libarchive's formats: each is code that a stranger's bytes would reach.
@@ -118,11 +58,19 @@ Result<PackageEntries> PackageReader::read(int tar) {
     // A warning is about a name's encoding, which member_path judges.
     if (code != ARCHIVE_OK && code != ARCHIVE_WARN) return unreadable(reader.get());
     if (auto taken = take(reader.get(), member.get()); !taken) return tl::unexpected(taken.error());
-    if (archive_filter_bytes(reader.get(), 0) > static_cast<la_int64_t>(limits_.total_bytes + kHeaderBytes)) {
+    const auto unpacked = static_cast<std::uint64_t>(archive_filter_bytes(reader.get(), 0));
+    if (unpacked > limits_.total_bytes + kHeaderBytes) {
       return failure("the package is refused: its tar is over " + megabytes(limits_.total_bytes + kHeaderBytes) +
                      " unpacked");
     }
+    if (auto checked = check_ratio(unpacked); !checked) return tl::unexpected(checked.error());
   }
+}
+
+Result<> PackageReader::check_ratio(std::uint64_t unpacked) const {
+  if (unpacked <= limits_.ratio_from || unpacked / limits_.ratio <= packed_) return {};
+  return failure("the package is refused: it unpacks to more than " + std::to_string(limits_.ratio) +
+                 " times its size, as a bomb does; make the archive without compression if it is none");
 }
 
 Result<> PackageReader::take(archive* reader, archive_entry* member) {
@@ -221,6 +169,7 @@ Result<> PackageReader::take_file(const std::string& path, archive* reader, arch
     return refused(path, "the package is larger than " + megabytes(limits_.total_bytes) + " unpacked");
   }
   bytes_ += static_cast<std::uint64_t>(size);
+  if (auto checked = check_ratio(bytes_); !checked) return checked;
   if (auto room = make_room(path); !room) return room;
   const auto directory = parent(path);
   if (!directory) return tl::unexpected(directory.error());

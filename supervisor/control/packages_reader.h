@@ -11,19 +11,16 @@
 
 #include "base/fd.h"
 #include "base/result.h"
+#include "package/path.h"
 #include "supervisor/control/packages.h"
 
 struct archive;
 
 namespace kai {
 
-/// A member's name as a path below the root: without leading "./" and trailing "/"; "" is the root. Absolute names,
-/// "..", control characters, bytes that are not UTF-8 and what is over the limits are refused.
-Result<std::string> member_path(std::string_view name, std::size_t max_depth);
-
-/// Whether a symlink at `path` with this text stays inside the package however its target is reached: relative, ".."
-/// only at its beginning, and not more of them than there are directories above it.
-Result<> check_symlink(std::string_view path, std::string_view target);
+using package::check_symlink;
+using package::member_path;
+using package::refused;
 
 class PackageReader {
  public:
@@ -35,6 +32,7 @@ class PackageReader {
 
  private:
   Result<> take(archive* reader, archive_entry* member);
+  Result<> check_ratio(std::uint64_t unpacked) const;
   Result<> make_room(const std::string& path);
   Result<> add(const std::string& path, PackageEntry entry);
   Result<> take_directory(const std::string& path);
@@ -48,12 +46,10 @@ class PackageReader {
   PackageEntries entries_;
   std::set<std::string> named_;  // directories that a member of their own named
   std::uint64_t bytes_ = 0;
+  std::uint64_t packed_ = 0;  // bytes of the tar as it was brought
   std::size_t path_bytes_ = 0;
   std::string parent_path_;  // that parent_ has open
   Fd parent_;
 };
-
-/// The error for a package that is at fault.
-tl::unexpected<Error> refused(std::string_view member, std::string_view why);
 
 }  // namespace kai

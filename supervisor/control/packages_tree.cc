@@ -33,6 +33,28 @@ Result<> remove_below(int parent, const std::string& name, int depth) {
   return {};
 }
 
+Result<std::uint64_t> size_below(int parent, const std::string& name, int depth) {
+  if (depth > kMaxDepth) return failure("measure", name + ": directories are nested too deep");
+  struct stat status {};
+  if (fstatat(parent, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) < 0) {
+    if (errno == ENOENT) return 0;
+    return errno_failure("stat", name);
+  }
+  if (S_ISREG(status.st_mode)) return static_cast<std::uint64_t>(status.st_size);
+  if (!S_ISDIR(status.st_mode)) return 0;
+  const Fd directory(openat(parent, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!directory) return errno_failure("open", name);
+  const auto names = list_directory(directory.get());
+  if (!names) return tl::unexpected(names.error());
+  std::uint64_t total = 0;
+  for (const std::string& child : *names) {
+    const auto size = size_below(directory.get(), child, depth + 1);
+    if (!size) return size;
+    total += *size;
+  }
+  return total;
+}
+
 }  // namespace
 
 std::pair<std::string, std::string> split_path(std::string_view path) {
@@ -74,6 +96,10 @@ Result<std::vector<std::string>> list_directory(int directory) {
   }
   if (errno != 0) return errno_failure("read a directory");
   return names;
+}
+
+Result<std::uint64_t> tree_size(int parent, const std::string& name) {
+  return size_below(parent, name, 0);
 }
 
 Result<> remove_tree(int parent, const std::string& name) {

@@ -1,6 +1,7 @@
 // Directory trees below a descriptor, where no symlink is ever followed.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -23,6 +24,9 @@ Result<Fd> make_file(int parent, const std::string& name);
 
 /// Names in the directory, without . and .. , in no order.
 Result<std::vector<std::string>> list_directory(int directory);
+
+/// Bytes of all regular files in the directory `name` of `parent`. 0: it is not there.
+Result<std::uint64_t> tree_size(int parent, const std::string& name);
 
 /// Removes `name` in `parent` with all that is in it. Not there is success.
 Result<> remove_tree(int parent, const std::string& name);

@@ -58,6 +58,17 @@ void PendingRequests::answer(const std::string& id, Outcome<klp::Message> outcom
   in_flight_.erase(found);
   pump();
   answer(std::move(outcome));
+  look_whether_drained();
+}
+
+void PendingRequests::when_drained(std::function<void()> action) {
+  drained_ = std::move(action);
+  look_whether_drained();
+}
+
+void PendingRequests::look_whether_drained() {
+  if (!drained_ || !in_flight_.empty()) return;
+  std::exchange(drained_, nullptr)();
 }
 
 void PendingRequests::arm(std::int64_t at_ms) {
@@ -83,6 +94,7 @@ void PendingRequests::on_timer() {
   pump();
   for (const QueuedRequest& request : waited) request.answer(tl::unexpected(ended(request)));
   for (const Answer& answer : late) answer(tl::unexpected(timed_out()));
+  look_whether_drained();
 }
 
 void PendingRequests::fail_waiting(const Failure& failure) {
@@ -94,6 +106,7 @@ void PendingRequests::fail_all(const Failure& failure) {
   armed_for_ = 0;
   const auto in_flight = std::exchange(in_flight_, {});
   fail_waiting(failure);
+  drained_ = nullptr;  // it ended, which is not what was waited for
   for (const auto& [id, entry] : in_flight) entry.answer(tl::unexpected(failure));
 }
 

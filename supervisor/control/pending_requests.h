@@ -29,6 +29,13 @@ class PendingRequests {
   void add(klp::Message message, std::chrono::milliseconds deadline, Answer answer);
   /// An answer to the request `id`. Of one that nobody waits for any more it is dropped.
   void answer(const std::string& id, Outcome<klp::Message> outcome);
+  /// Those that were not sent yet.
+  [[nodiscard]] std::vector<QueuedRequest> take_waiting() { return queue_.take_all(); }
+  /// One more would be sent at once.
+  [[nodiscard]] bool has_place() const { return in_flight_.size() < max_in_flight_ && queue_.size() == 0; }
+  [[nodiscard]] std::size_t in_flight() const { return in_flight_.size(); }
+  /// `action` once nothing is in flight, now or later.
+  void when_drained(std::function<void()> action);
   /// Sends what may be sent now.
   void pump();
   /// Those that were not sent yet fail like this.
@@ -42,6 +49,7 @@ class PendingRequests {
   };
 
   void send(QueuedRequest request);
+  void look_whether_drained();
   void arm(std::int64_t at_ms);
   void on_timer();
   [[nodiscard]] Failure busy() const;
@@ -54,7 +62,8 @@ class PendingRequests {
   Wire wire_;
   RequestQueue queue_;
   std::unordered_map<std::string, InFlight> in_flight_;  // by request id
-  std::int64_t armed_for_ = 0;                           // 0: the timer is off
+  std::function<void()> drained_;
+  std::int64_t armed_for_ = 0;  // 0: the timer is off
   Timer timer_;
 };
 

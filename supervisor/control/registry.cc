@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/text.h"
+#include "supervisor/control/registry_rows.h"
 #include "supervisor/database/database.h"
 
 namespace kai {
@@ -42,25 +43,35 @@ constexpr std::array kMigrations = {
     "ALTER TABLE agents ADD COLUMN quarantine TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE agents ADD COLUMN ended_instance INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE agents ADD COLUMN public_key TEXT NOT NULL DEFAULT ''",
+    R"sql(
+    ALTER TABLE versions ADD COLUMN signer TEXT NOT NULL DEFAULT '';
+    ALTER TABLE versions ADD COLUMN bad TEXT NOT NULL DEFAULT '';
+    ALTER TABLE agents ADD COLUMN upgrade TEXT NOT NULL DEFAULT '';
+    ALTER TABLE agents ADD COLUMN previous_version TEXT NOT NULL DEFAULT '';
+    CREATE TABLE saved_states(
+      agent_id TEXT PRIMARY KEY NOT NULL REFERENCES agents(id) ON DELETE CASCADE,
+      state TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE bad_packages(
+      agent_id TEXT NOT NULL REFERENCES agents(id) ON DELETE CASCADE,
+      package TEXT NOT NULL,
+      why TEXT NOT NULL,
+      PRIMARY KEY(agent_id, package)
+    ) STRICT;
+    )sql",
 };
 
 constexpr const char* kSelectAgents =
     "SELECT a.id, a.desired, a.state, a.uid_slot, a.created_at, a.last_end, a.quarantine, a.ended_instance, "
-    "a.public_key,"
-    " v.version, v.package, v.manifest, v.entry_override, v.registered_at"
+    "a.public_key, a.upgrade, a.previous_version, " KAI_VERSION_COLUMNS
     " FROM agents a JOIN versions v ON v.agent_id = a.id AND v.version = a.active_version ORDER BY a.id";
 constexpr const char* kSelectAgent =
     "SELECT a.id, a.desired, a.state, a.uid_slot, a.created_at, a.last_end, a.quarantine, a.ended_instance, "
-    "a.public_key,"
-    " v.version, v.package, v.manifest, v.entry_override, v.registered_at"
+    "a.public_key, a.upgrade, a.previous_version, " KAI_VERSION_COLUMNS
     " FROM agents a JOIN versions v ON v.agent_id = a.id AND v.version = a.active_version WHERE a.id = ?1";
 
 std::string_view name_of(Desired desired) {
   return desired == Desired::kRunning ? "running" : "stopped";
-}
-
-RegisteredVersion version_at(const Statement& row, int column) {
-  return {row.text(column), row.text(column + 1), row.text(column + 2), row.text(column + 3), row.number(column + 4)};
 }
 
 RegisteredAgent agent_at(const Statement& row) {
@@ -74,7 +85,9 @@ RegisteredAgent agent_at(const Statement& row) {
   agent.quarantine = row.text(6);
   agent.ended_instance = static_cast<std::uint64_t>(row.number(7));
   agent.public_key = row.text(8);
-  agent.active = version_at(row, 9);
+  agent.upgrade = row.text(9);
+  agent.previous_version = row.text(10);
+  agent.active = registry_rows::version_at(row, 11);
   return agent;
 }
 
@@ -173,21 +186,13 @@ Result<> Registry::put_rows(const std::string& id, const RegisteredVersion& vers
     const auto slot = lowest_free_slot();
     if (!slot) return tl::unexpected(slot.error());
     auto insert =
-        database_->prepare("INSERT INTO agents VALUES(?1, ?2, 'stopped', 'registered', ?3, ?4, '', '', 0, '')");
+        database_->prepare("INSERT INTO agents VALUES(?1, ?2, 'stopped', 'registered', ?3, ?4, '', '', 0, '', '', '')");
     if (!insert) return tl::unexpected(insert.error());
     auto inserted = (*insert)->bind(1, id).bind(2, version.version).bind(3, *slot).bind(4, unix_ms()).run();
     if (!inserted) return inserted;
   }
-  auto put_version = database_->prepare(
-      "INSERT INTO versions VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT(agent_id, version) DO UPDATE SET"
-      " package = excluded.package, manifest = excluded.manifest, entry_override = excluded.entry_override,"
-      " registered_at = excluded.registered_at");
-  if (!put_version) return tl::unexpected(put_version.error());
-  (*put_version)->bind(1, id).bind(2, version.version).bind(3, version.package).bind(4, version.manifest_json);
-  if (auto put = (*put_version)->bind(5, version.entry_override).bind(6, version.registered_at).run(); !put) return put;
-  auto activate = database_->prepare("UPDATE agents SET active_version = ?2 WHERE id = ?1");
-  if (!activate) return tl::unexpected(activate.error());
-  if (auto activated = (*activate)->bind(1, id).bind(2, version.version).run(); !activated) return activated;
+  if (auto put = put_version(id, version); !put) return put;
+  if (auto activated = make_active(id, version.version); !activated) return activated;
   return transaction.commit();
 }
 
@@ -223,33 +228,6 @@ Result<std::vector<RegisteredAgent>> Registry::list() const {
     if (!row) return tl::unexpected(row.error());
     if (!*row) return agents;
     agents.push_back(agent_at(**select));
-  }
-}
-
-Result<std::vector<RegisteredVersion>> Registry::versions(const std::string& id) const {
-  auto select = database_->prepare(
-      "SELECT version, package, manifest, entry_override, registered_at FROM versions WHERE agent_id = ?1"
-      " ORDER BY registered_at, rowid");
-  if (!select) return tl::unexpected(select.error());
-  (*select)->bind(1, id);
-  std::vector<RegisteredVersion> versions;
-  for (;;) {
-    const auto row = (*select)->step();
-    if (!row) return tl::unexpected(row.error());
-    if (!*row) return versions;
-    versions.push_back(version_at(**select, 0));
-  }
-}
-
-Result<std::set<std::string>> Registry::packages_in_use() const {
-  auto select = database_->prepare("SELECT DISTINCT package FROM versions");
-  if (!select) return tl::unexpected(select.error());
-  std::set<std::string> packages;
-  for (;;) {
-    const auto row = (*select)->step();
-    if (!row) return tl::unexpected(row.error());
-    if (!*row) return packages;
-    packages.insert((*select)->text(0));
   }
 }
 

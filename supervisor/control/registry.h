@@ -29,6 +29,8 @@ struct RegisteredVersion {
   std::string manifest_json;       ///< Manifest::json
   std::string entry_override;      ///< what is run instead of entry: ".kai/main.mjs"; empty: entry
   std::int64_t registered_at = 0;  ///< Unix ms
+  std::string signer{};            ///< minisign public key that its package is signed by; empty: it is not signed
+  std::string bad{};               ///< why it was taken back (probation); empty: it was not. Of these bytes alone
 };
 
 struct RegisteredAgent {
@@ -42,6 +44,8 @@ struct RegisteredAgent {
   std::uint64_t ended_instance = 0;  ///< whose end that was (keeper's Spawn.instance); 0: none
   std::string public_key;            ///< "INSTANCE:BASE64" of the life that had it (klp.md, Identity); empty: none
   std::string quarantine;            ///< quarantine.h's JSON; empty: it is in none
+  std::string upgrade;               ///< the upgrade that is under way or on probation (upgrade_record.h); empty: none
+  std::string previous_version;      ///< active before the active one; empty: none, or it is pruned
 };
 
 class Registry {
@@ -59,12 +63,32 @@ class Registry {
   /// in the place of the same version; it becomes the active one. Desired, state and slot of an agent that is there
   /// stay. On the disk when it returns.
   Result<RegisteredAgent> put(const std::string& id, const RegisteredVersion& version);
+  /// Adds the version to an agent that is there, or puts it in the place of the same version, which must not be the
+  /// active one; the active one stays. Other bytes are not bad any more. Written, not yet on the disk.
+  Result<> add_version(const std::string& id, const RegisteredVersion& version);
+  /// Makes a version that is there the active one, and `upgrade` the record, in one transaction. The one that was
+  /// active becomes previous_version. Written, not yet on the disk.
+  Result<RegisteredAgent> activate(const std::string& id, const std::string& version, std::string_view upgrade);
+  Result<> set_upgrade(const std::string& id, std::string_view upgrade);
+  Result<> mark_bad(const std::string& id, const std::string& version, std::string_view why);
+  /// Why these bytes are not tried again, whether or not they are in the archive; empty: they may be.
+  Result<std::string> bad_package(const std::string& id, const std::string& package) const;
+  /// What the way back leads to from now on; empty: nowhere.
+  Result<> set_previous_version(const std::string& id, const std::string& version);
+  /// Out of the archive; neither the active one nor the one before it. The package stays in the store.
+  Result<> remove_version(const std::string& id, const std::string& version);
+  /// What saveState gave, for the next start: of an upgrade on probation, or of a restored snapshot. At most one an
+  /// agent; empty: none. Gone with unregister.
+  Result<> set_saved_state(const std::string& id, std::string_view json);
+  Result<std::string> saved_state(const std::string& id) const;
+
   /// Forgets the agent and all its versions. false: not registered. On the disk when it returns. The packages stay.
   Result<bool> remove(const std::string& id);
 
   Result<std::optional<RegisteredAgent>> get(const std::string& id) const;
   Result<std::vector<RegisteredAgent>> list() const;                             ///< by id
   Result<std::vector<RegisteredVersion>> versions(const std::string& id) const;  ///< oldest first
+  /// "ID/HASH" of each version of each agent.
   Result<std::set<std::string>> packages_in_use() const;
 
   // An agent that is not registered is an error in these.
@@ -88,6 +112,10 @@ class Registry {
   Registry(std::unique_ptr<Database> database, std::uint32_t uid_slots);
   Result<std::uint32_t> lowest_free_slot() const;
   Result<> put_rows(const std::string& id, const RegisteredVersion& version);
+  Result<> put_version(const std::string& id, const RegisteredVersion& version);
+  Result<> make_active(const std::string& id, std::string_view version);
+  /// How many rows that changed; what was written is not on the disk yet.
+  Result<int> change(const char* sql, std::initializer_list<std::string_view> values);
   Result<> update(const std::string& id, const char* sql, std::string_view value);
 
   std::unique_ptr<Database> database_;

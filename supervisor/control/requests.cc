@@ -22,7 +22,8 @@ void handle_request(Operations& operations, const control::Request& request, std
   using R = control::Request;
   const bool starts = request.op_case() == R::kStart || request.op_case() == R::kRestart ||
                       request.op_case() == R::kRun || request.op_case() == R::kRegister ||
-                      request.op_case() == R::kRecover;
+                      request.op_case() == R::kRecover || request.op_case() == R::kUpgrade ||
+                      request.op_case() == R::kRollback || request.op_case() == R::kRestore;
   if (operations.stopping && starts) {
     return responder.fail({"UNAVAILABLE", "kaid is stopping", "Start kaid again", {}, true});
   }
@@ -32,7 +33,7 @@ void handle_request(Operations& operations, const control::Request& request, std
   }
   switch (request.op_case()) {
     case R::kRegister:
-      return handle_register(operations, std::move(descriptors), responder);
+      return handle_register(operations, request.register_(), std::move(descriptors), responder);
     case R::kUnregister:
       return handle_unregister(operations, request.unregister(), responder);
     case R::kList:
@@ -93,6 +94,18 @@ void handle_request(Operations& operations, const control::Request& request, std
       return handle_memory_import(operations, request.memory_import(), first_of(descriptors), responder);
     case R::kNet:
       return handle_net(operations, request.net(), responder);
+    case R::kUpgrade:
+      return handle_upgrade(operations, request.upgrade(), first_of(descriptors), responder);
+    case R::kRollback:
+      return handle_rollback(operations, request.rollback(), responder);
+    case R::kVersions:
+      return handle_versions(operations, request.versions(), responder);
+    case R::kPrune:
+      return handle_prune(operations, request.prune(), responder);
+    case R::kSnapshot:
+      return handle_snapshot(operations, request.snapshot(), first_of(descriptors), responder);
+    case R::kRestore:
+      return handle_restore(operations, request.restore(), first_of(descriptors), responder);
     case R::OP_NOT_SET:
       break;
   }

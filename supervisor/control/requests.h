@@ -2,6 +2,8 @@
 // through its Responder, now or later.
 #pragma once
 
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,7 +20,8 @@ struct Operations {
   Agents& agents;
   Runs& runs;
   const std::string& log_directory;
-  bool stopping = false;  ///< kaid is ending: nothing new is started
+  bool stopping = false;                 ///< kaid is ending: nothing new is started
+  std::set<std::string> restoring = {};  ///< ids of the agents that a snapshot is being restored to
 };
 
 void handle_request(Operations& operations, const control::Request& request, std::vector<Fd> descriptors,
@@ -53,6 +56,23 @@ Failure memory_failure(const std::string& agent, const klp::MemoryError& error);
 // requests_network.cc
 void handle_net(Operations& operations, const control::Net& request, const Responder& responder);
 
+// requests_upgrade.cc; `tar`: none where a version of the archive is asked for
+void handle_upgrade(Operations& operations, const control::Upgrade& request, Fd tar, const Responder& responder);
+void handle_rollback(Operations& operations, const control::Rollback& request, const Responder& responder);
+
+// requests_versions.cc
+void handle_versions(Operations& operations, const control::Versions& request, const Responder& responder);
+void handle_prune(Operations& operations, const control::Prune& request, const Responder& responder);
+
+// requests_snapshot.cc; `file`: a regular file that the client opened
+void handle_snapshot(Operations& operations, const control::Snapshot& request, Fd file, const Responder& responder);
+/// Why it is no file to be written (O_WRONLY) or read (O_RDONLY): one that cannot block whoever does.
+std::optional<Failure> unfit_snapshot(const Fd& file, int access);
+/// CONFLICT: another has the claim.
+Failure occupied(const std::string& id);
+// requests_restore.cc
+void handle_restore(Operations& operations, const control::Restore& request, Fd file, const Responder& responder);
+
 // requests_events.cc
 void handle_events(Operations& operations, const control::Events& request, const Responder& responder);
 
@@ -79,6 +99,7 @@ void handle_audit_prove(Operations& operations, const control::AuditProve& reque
 void handle_audit_rotate_key(Operations& operations, const Responder& responder);
 
 // registration.cc
-void handle_register(Operations& operations, std::vector<Fd> descriptors, const Responder& responder);
+void handle_register(Operations& operations, const control::Register& request, std::vector<Fd> descriptors,
+                     const Responder& responder);
 
 }  // namespace kai

@@ -4,6 +4,7 @@
 #include "supervisor/control/audit_log.h"
 #include "supervisor/control/documents.h"
 #include "supervisor/control/requests.h"
+#include "supervisor/control/snapshot.h"
 #include "supervisor/control/start_plan.h"
 
 namespace kai {
@@ -94,8 +95,9 @@ void drop_memory(Operations& operations, const std::string& id, const Responder&
   });
 }
 
-/// Its private data and memory. `then` is called when nothing of it is left; a failure is answered.
-void drop_data(Operations& operations, const std::string& id, const Responder& responder, std::function<void()> then) {
+/// Its private data and memory.
+void drop_private_data(Operations& operations, const std::string& id, const Responder& responder,
+                       std::function<void()> then) {
   keeper::Request request;
   request.mutable_drop_data()->set_agent_id(id);
   operations.environment.keeper.request(
@@ -108,6 +110,20 @@ void drop_data(Operations& operations, const std::string& id, const Responder& r
                         {},
                         false});
       });
+}
+
+/// All that it kept, backups with its memory among it. `then` is called when nothing of it is left; a failure is
+/// answered.
+void drop_data(Operations& operations, const std::string& id, const Responder& responder, std::function<void()> then) {
+  remove_backups(operations.environment, id,
+                 [&operations, id, responder, then = std::move(then)](const Result<>& removed) {
+                   if (removed) return drop_private_data(operations, id, responder, then);
+                   responder.fail({"INTERNAL",
+                                   "its backups could not be removed: " + removed.error().message(),
+                                   "Try again with: kaictl terminate " + id + " --purge",
+                                   {},
+                                   false});
+                 });
 }
 
 }  // namespace

@@ -89,6 +89,13 @@ bool is_name(std::string_view name) {
          name.find_first_of(std::string_view("/\0", 2)) == std::string_view::npos;
 }
 
+/// ID/HASH, or ID: all versions.
+bool is_own_package(std::string_view source, std::string_view agent_id) {
+  if (!is_name(agent_id) || !source.starts_with(agent_id)) return false;
+  source.remove_prefix(agent_id.size());
+  return source.empty() || (source.front() == '/' && is_name(source.substr(1)));
+}
+
 /// A name that sandbox/mounts may make in an agent's private data, as policies/layout makes them.
 bool is_private_name(std::string_view name) {
   constexpr std::string_view kLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
@@ -147,7 +154,7 @@ Result<> check_source(const spec::Mount& mount, const spec::SandboxSpec& spec, c
       return {};
     }
     case spec::Mount::PACKAGE:
-      return is_name(source) ? Result<>{} : refused("package is not a plain name:");
+      return is_own_package(source, spec.agent_id()) ? Result<>{} : refused("not a package of the agent's own:");
     case spec::Mount::PROGRAM:
       if (std::find(kProgramSources.begin(), kProgramSources.end(), source) == kProgramSources.end()) {
         return refused("not a program of kAI's:");

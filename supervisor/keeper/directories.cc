@@ -118,7 +118,7 @@ Result<Locks> prepare_directories(Config& config, const Identity& identity, std:
   config.state_dir = *state;
   auto lock = held ? Result<Fd>(std::move(held->state)) : lock_state(config.state_dir);
   if (!lock) return tl::unexpected(lock.error());
-  for (const char* part : {"audit", "db", "log", "memory", "packages", "quarantine"}) {
+  for (const char* part : {"audit", "backups", "db", "log", "memory", "packages", "quarantine"}) {
     const std::string path = config.state_dir + "/" + part;
     if (auto done = own_directory(path, 0700, identity.control_uid, identity.control_gid); !done) {
       return tl::unexpected(done.error());

@@ -251,6 +251,7 @@ class Keeper {
   Result<> add_spare_group();
   void refill();
   Result<> use_cgroup(Agent& agent, const spec::SandboxSpec& spec);
+  [[nodiscard]] bool may_use_slot(const Agent& agent) const;
   Result<> take_layers(Agent& agent, const spec::SandboxSpec& spec, std::string& step);
   Result<PrivateData> open_private_data(Agent& agent, const spec::SandboxSpec& spec);
   void on_report(Agent& agent);

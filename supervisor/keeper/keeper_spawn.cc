@@ -46,11 +46,7 @@ void Keeper::on_spawn(std::uint64_t id, const Spawn& spawn, std::vector<Fd> fds)
     return refuse("the reading ends of its output are no pipes");
   }
   if (agents_.contains(spawn.instance())) return refuse("the instance is in use");
-  if (identity_.root) {
-    const bool taken = std::any_of(agents_.begin(), agents_.end(),
-                                   [&](const auto& entry) { return entry.second.uid_slot == spawn.uid_slot(); });
-    if (spawn.uid_slot() >= kUidSlots || taken) return refuse("the id range is in use or does not exist");
-  }
+  if (identity_.root && spawn.uid_slot() >= kUidSlots) return refuse("the id range does not exist");
   Agent& agent = agents_[spawn.instance()];
   agent.instance = spawn.instance();
   agent.request = id;
@@ -60,6 +56,18 @@ void Keeper::on_spawn(std::uint64_t id, const Spawn& spawn, std::vector<Fd> fds)
   const Fd spec = std::move(fds[4]);
   std::string step = "request";
   if (auto begun = begin_spawn(agent, spec, std::move(fds), step); !begun) set_up_failed(agent, step, begun.error());
+}
+
+/// An id range is one agent's alone. Two instances of it may be there at a time, while one version takes the place of
+/// another.
+bool Keeper::may_use_slot(const Agent& agent) const {
+  if (!identity_.root) return true;
+  std::size_t own = 0;
+  for (const auto& [instance, other] : agents_) {
+    if (instance == agent.instance || other.uid_slot != agent.uid_slot) continue;
+    if (other.id != agent.id || other.ephemeral || agent.ephemeral || ++own > 1) return false;
+  }
+  return true;
 }
 
 /// What the machine does not give and this agent needs: let off by its policy, or no start.
@@ -120,6 +128,7 @@ Result<> Keeper::begin_spawn(Agent& agent, const Fd& spec_fd, std::vector<Fd> fd
   const auto spec = read_spec(spec_fd, {policies_.parsed, fds.size() - fixed});
   if (!spec) return tl::unexpected(spec.error());
   agent.id = spec->agent_id();
+  if (!may_use_slot(agent)) return failure("the id range is in use");
   *agent.held.mutable_cgroup() = spec->cgroup();
   if (spec->has_disk()) *agent.held.mutable_disk() = spec->disk();
   *agent.held.mutable_rlimits() = spec->rlimits();

@@ -72,6 +72,12 @@ std::string meaning(Event event) {
       return "it ended in a way that quarantines it, or its recovery failed";
     case Event::kBackoffOver:
       return "the pause before a restart is over";
+    case Event::kUpgrade:
+      return "`kaictl upgrade` or `kaictl rollback` of an agent that runs";
+    case Event::kUpgraded:
+      return "that is over: the new version serves, or the one before goes on";
+    case Event::kFellBack:
+      return "its process ended in an upgrade or on probation, and the version before is started in its place";
   }
   return "";
 }

@@ -118,7 +118,7 @@ def package_symlink(world, daemon):
     """While an agent is started again and again, its stored package is a symlink to a directory of the host every other
     moment."""
     script(daemon, "swapped", "echo PACKAGE\n")
-    stored = next(path.parent for path in (daemon.state / "packages").glob("*/main.sh") if "PACKAGE" in path.read_text())
+    stored = next(path.parent for path in (daemon.state / "packages").glob("*/*/main.sh") if "PACKAGE" in path.read_text())
     target = decoy(world, "decoy-package")
     link = stored.with_name("swapped-link")
     link.symlink_to(target)

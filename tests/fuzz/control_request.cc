@@ -164,6 +164,7 @@ class Place {
     tar_ = std::move(*sealed_memfd("tar", tar.bytes()));
     control::Request request;
     request.mutable_register_()->set_label("fuzz");
+    request.mutable_register_()->set_directory(true);
     if (!ask(request, {tar_.get()}).has_done()) std::abort();
     at_rest_ = state();
   }

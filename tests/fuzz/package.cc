@@ -13,6 +13,7 @@
 
 #include "base/unix.h"
 #include "supervisor/control/packages.h"
+#include "supervisor/control/packages_signature.h"
 
 namespace {
 
@@ -67,6 +68,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static const Store place;
   static const auto store = kai::PackageStore::open(place.packages);
   if (!store) std::abort();
+  static const kai::Policy policy = [] {
+    kai::Policy trusting = kai::builtin_policy(true);
+    trusting.trusted_keys = {"RWQizFSiia2FFimDHTG13tvVaiCKknHDRPbj27vAMLW1NvdyWzsSavBB"};
+    return trusting;
+  }();
   const auto tar = kai::sealed_memfd("tar", with_checksums(std::string(reinterpret_cast<const char*>(data), size)));
   if (!tar) std::abort();
   kai::PackageLimits limits;
@@ -79,10 +85,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const kai::PackageEntries entries = package->entries();
     for (const auto& [path, entry] : entries) static_cast<void>(package->read(path, 1 << 20));
     static_cast<void>(package->module_version("a"));
-    const auto name = store->seal(std::move(*package));
+    static_cast<void>(kai::find_signer(*package, policy));
+    const auto name = store->seal(std::move(*package), "fuzzed");
     if (!name) std::abort();
-    for (const auto& [path, entry] : entries) check(place.packages + "/" + *name, path, entry);
-    if (!store->remove(*name)) std::abort();
+    for (const auto& [path, entry] : entries) check(place.packages + "/fuzzed/" + *name, path, entry);
+    if (!store->remove("fuzzed", *name) || !store->remove_unreferenced({})) std::abort();
   }
   if (!fs::is_empty(place.packages)) __builtin_trap();
   return 0;

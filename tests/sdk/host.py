@@ -104,7 +104,7 @@ class MemoryHost:
 class Runner:
     """A runner process and the host's end of its channel."""
 
-    def __init__(self, command, environment=None):
+    def __init__(self, command, environment=None, directory=None):
         self._host, agent = socket.socketpair()
         self._host.settimeout(DEADLINE)
         self._ids = itertools.count(1)
@@ -112,12 +112,14 @@ class Runner:
         self._answers = {}
         self.seen = []  # requests and notifications of the agent, in order
         self.answer_calls = None  # (method, params) → result, or raises RunnerError; None: UNAVAILABLE
+        self.held_calls = None  # a list: calls go there, and nobody answers them
         self.memory = None  # a MemoryHost that answers memory.*
         self._stderr = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [*ON_DESCRIPTOR_3, str(agent.fileno()), *command],
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": os.path.join(SDK, "python"), **(environment or {})},
             pass_fds=[agent.fileno()],
+            cwd=directory,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
         )
@@ -196,6 +198,8 @@ class Runner:
             return
         if self.memory is not None and document["method"].startswith("memory."):
             self.memory.ask(document)
+        elif self.held_calls is not None:
+            self.held_calls.append(document)
         else:
             self._serve(document)
 

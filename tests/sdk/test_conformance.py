@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import subprocess
 import unittest
 
@@ -18,11 +19,12 @@ from host import (
     node_command,
     python_command,
 )
+from upgrades import Upgrades
 
 MAX_LINE = (1 << 20) + (64 << 10)
 
 
-class Conformance:
+class Conformance(Upgrades):
     """The mixin; one class an SDK below says how its probe agent is run."""
 
     stacks = True  # errors carry a stack
@@ -503,6 +505,11 @@ class Conformance:
 
 class NodeTest(Conformance, unittest.TestCase):
     sdk = r"^node/\d+\.\d+\.\d+$"
+    entry = "main.mjs"
+    version_command = staticmethod(node_command)
+
+    def make_version(self, root):
+        shutil.copytree(os.path.join(AGENTS, "versions", "node"), root, dirs_exist_ok=True)
 
     def command(self):
         package = Package()
@@ -515,6 +522,11 @@ class NodeTest(Conformance, unittest.TestCase):
 
 class PythonTest(Conformance, unittest.TestCase):
     sdk = r"^python/\d+\.\d+\.\d+$"
+    entry = "main.py"
+    version_command = staticmethod(python_command)
+
+    def make_version(self, root):
+        shutil.copytree(os.path.join(AGENTS, "versions", "python"), root, dirs_exist_ok=True)
 
     def command(self):
         return python_command(os.path.join(AGENTS, "probe.py"))
@@ -527,6 +539,12 @@ class CppTest(Conformance, unittest.TestCase):
     sdk = r"^cpp/\d+\.\d+\.\d+$"
     stacks = False
     names = False
+    async_hooks = False
+    entry = "libversions.so"
+    version_command = staticmethod(native_command)
+
+    def make_version(self, root):
+        shutil.copy(os.path.join(BUILT_AGENTS, "libsdk_versions.so"), os.path.join(root, self.entry))
 
     def command(self):
         return native_command(os.path.join(BUILT_AGENTS, "libsdk_probe.so"))

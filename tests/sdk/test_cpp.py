@@ -1,11 +1,13 @@
 """What only the C++ SDK has to do: loading libraries, and building one by the documented command."""
 
 import os
+import shutil
+import socket
 import subprocess
 import tempfile
 import unittest
 
-from host import BUILD, BUILT_AGENTS, SOURCE, Runner, RunnerError, native_command
+from host import BUILD, BUILT_AGENTS, INIT, SOURCE, Runner, RunnerError, native_command
 
 
 class CppTest(unittest.TestCase):
@@ -47,7 +49,7 @@ class CppTest(unittest.TestCase):
         library = os.path.join(BUILT_AGENTS, "libsdk_probe.so")
         listed = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True)
         names = {line.split()[-1] for line in listed.stdout.splitlines()}
-        self.assertLessEqual({"kai_agent_abi", "kai_agent_main"}, names)
+        self.assertLessEqual({"kai_agent_abi", "kai_agent_main", "kai_agent_library"}, names)
         self.assertEqual([name for name in names if "Probe" in name], [])
 
     def test_what_is_thrown_need_not_be_an_exception(self):
@@ -69,13 +71,87 @@ class CppTest(unittest.TestCase):
             library = os.path.join(directory, "libecho.so")
             source = os.path.join(SOURCE, "examples", "echo-cpp", "echo.cc")
             include = os.path.join(SOURCE, "sdk", "cpp", "include")
-            command = ["g++", "-std=c++17", "-O0", "-shared", "-fPIC", "-fvisibility=hidden", "-I", include]
+            command = ["g++", "-std=c++17", "-O0", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique"]
+            command += ["-I", include]
             subprocess.run([*command, "-Wall", "-Wextra", "-Werror", source, "-o", library], check=True, timeout=300)
             runner = self.start(library).start()
             self.assertEqual(runner.ask("echo", {"a": [1]}), {"a": [1]})
             # Nothing of the build is needed to run this library but the runner.
             needed = subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout
             self.assertNotIn(BUILD, needed)
+            # And it can make place for itself: the same file twice, with another version in between.
+            others = [os.path.join(directory, name) for name in ("a", "b")]
+            for other in others:
+                os.mkdir(other)
+                shutil.copy(library, os.path.join(other, "libagent.so"))
+            for other in (*others, *others):
+                self.swap(runner, other)
+                self.assertEqual(runner.ask("echo", other), other)
+
+    # ---- soft upgrades
+
+    def packages(self, library, *others):
+        """Two directories with the library under the same name, as the versions of one agent have it."""
+        directory = tempfile.TemporaryDirectory(prefix="kai-sdk-test.")
+        self.addCleanup(directory.cleanup)
+        roots = [os.path.join(directory.name, name) for name in ("old", "new")]
+        for root in roots:
+            os.mkdir(root)
+            shutil.copy(os.path.join(BUILT_AGENTS, library), os.path.join(root, "libagent.so"))
+            for other in others:
+                shutil.copy(os.path.join(BUILT_AGENTS, other), root)
+        return roots
+
+    def load_fails(self, runner, root, *texts):
+        with self.assertRaises(RunnerError) as caught:
+            runner.call("load", {"root": root, "entry": "libagent.so"})
+        self.assertEqual(caught.exception.data["code"], "AGENT_ERROR")
+        for text in texts:
+            self.assertIn(text, caught.exception.message)
+        self.assertEqual(runner.call("health")["status"], "healthy")
+
+    def swap(self, runner, root):
+        runner.call("load", {"root": root, "entry": "libagent.so"})
+        runner.call("init", {**INIT, "next": True})
+        runner.call("commit")
+
+    def test_a_library_of_an_earlier_sdk_runs_and_gets_no_soft_upgrades(self):
+        runner = self.start(os.path.join(BUILT_AGENTS, "libsdk_no_library.so"))
+        runner.hello()
+        runner.send_line(b"x")
+        self.assertEqual(runner.wait(), 7)
+        (root, _) = self.packages("libsdk_no_library.so")
+        runner = self.start(os.path.join(BUILT_AGENTS, "libsdk_versions.so")).start()
+        self.load_fails(runner, root, "an SDK that has no soft upgrades", "build it again, or upgrade hard")
+
+    def test_versions_that_would_share_static_data_are_refused(self):
+        old, new = self.packages("libsdk_shares_statics.so")
+        runner = self.start(os.path.join(old, "libagent.so")).start()
+        self.load_fails(runner, new, "-fvisibility=hidden", "upgrade hard")
+        self.assertEqual(runner.ask("echo", 1), 1)
+
+    def test_a_library_that_both_versions_bring_along_is_refused(self):
+        old, new = self.packages("libsdk_brings_part.so", "libsdk_part.so")
+        runner = self.start(os.path.join(old, "libagent.so")).start()
+        self.load_fails(runner, new, os.path.join(old, "libsdk_part.so"), "upgrade hard")
+        self.assertEqual(runner.ask("echo", 1), 1)
+
+    def test_a_file_whose_threads_may_run_is_not_unloaded(self):
+        old, new = self.packages("libsdk_versions.so")
+        runner = self.start(os.path.join(old, "libagent.so")).start()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+            listening.bind(os.path.join(new, "socket"))
+            listening.listen()
+            runner.ask("connect", listening.getsockname())
+            connection, _ = listening.accept()
+        self.swap(runner, new)
+        self.load_fails(runner, old, "loaded before", "may still have threads", "upgrade hard")
+        connection.close()
+
+    def test_the_file_that_serves_is_not_loaded_again(self):
+        old, _ = self.packages("libsdk_versions.so")
+        runner = self.start(os.path.join(old, "libagent.so")).start()
+        self.load_fails(runner, old, "is the version that serves")
 
 
 if __name__ == "__main__":

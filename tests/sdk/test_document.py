@@ -7,7 +7,10 @@ import unittest
 
 from host import PYTHON, SOURCE, Package, Runner
 
-HOST_METHODS = {"init", "start", "message", "upgrade", "shutdown", "error", "health", "saveState", "restoreState"}
+HOST_METHODS = {
+    "init", "start", "message", "upgrade", "shutdown", "error", "health", "saveState", "restoreState", "load", "commit",
+    "discard",
+}  # fmt: skip
 AGENT_METHODS = {
     "hello", "log", "klp.send", "klp.emit",
     "memory.get", "memory.set", "memory.getMany", "memory.setMany", "memory.delete", "memory.list",

@@ -8,7 +8,7 @@ import re
 import tempfile
 import unittest
 
-from host import AGENTS, SOURCE, MemoryHost, Package, Runner, RunnerError, node_command
+from host import AGENTS, INIT, SOURCE, MemoryHost, Package, Runner, RunnerError, node_command
 
 CASES = os.path.join(AGENTS, "indexeddb")
 with open(os.path.join(CASES, "manifest.json"), encoding="utf-8") as file:
@@ -32,6 +32,11 @@ export default {
         const request = indexedDB.open('db');
         request.onupgradeneeded = () => request.result.createObjectStore('store');
         db = await result(request);
+      }
+      if (capability === 'hold') { // a transaction that never ends by itself
+        const store = db.transaction('store', 'readwrite').objectStore('store');
+        const again = () => { store.get('key').onsuccess = again; };
+        again();
       }
       if (capability === 'put') {
         const transaction = db.transaction('store', 'readwrite');
@@ -124,6 +129,23 @@ class IndexedDBTest(unittest.TestCase):
         self.assertEqual(runner.ask("put", "small"), {})
         self.assertEqual(runner.ask("put", "x" * 200_000), {"name": "QuotaExceededError", "retryable": None})
         self.assertEqual(runner.ask("get"), {"value": "small"})
+
+    def test_a_soft_upgrade_takes_the_database_over_and_ends_the_transactions_of_the_old_version(self):
+        runner = self.plain(self.memory())
+        self.assertEqual([runner.ask("open"), runner.ask("put", "old"), runner.ask("hold")], [{}, {}, {}])
+        load = {"root": self.package.path, "entry": "next.mjs"}
+        self.package.write("next.mjs", PLAIN)
+        for end in ("discard", "commit"):
+            runner.call("load", load)
+            runner.call("init", {**INIT, "manifest": MANIFEST, "next": True})
+            runner.call(end)
+            self.assertEqual(runner.ask("globals"), ["object", "function", True])
+            if end == "discard":
+                self.assertEqual(runner.ask("hold"), {})
+        self.assertEqual(runner.ask("open"), {})
+        self.assertEqual(runner.ask("get"), {"value": "old"})
+        self.assertEqual(runner.ask("put", "new"), {})
+        self.assertEqual(runner.ask("get"), {"value": "new"})
 
 
 if __name__ == "__main__":

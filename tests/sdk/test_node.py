@@ -193,6 +193,76 @@ class NodeTest(unittest.TestCase):
                     runner.start().ask("throw")
                 self.assertEqual(caught.exception.message, expected)
 
+    # ---- soft upgrades
+
+    def begin(self, runner, root, entry):
+        runner.call("load", {"root": root, "entry": entry})
+        runner.call("init", {**INIT, "next": True})
+
+    def test_a_bundle_and_its_packages_are_fresh(self):
+        # As the keeper makes it of main.ts: local modules are in it, those of node_modules are not.
+        bundle = """
+            import { count } from 'counts';
+            import { AgentError } from '@kai/agent';
+            export default class { onMessage() { return [count(), import.meta.url, AgentError.name]; } };
+        """
+        root = self.package.path
+        self.entry(".kai/main.mjs", bundle)
+        self.entry("node_modules/counts/package.json", '{"name": "counts", "type": "module", "exports": "./index.js"}')
+        module = "import inner from './inner.cjs'; export const count = () => inner.next();"
+        self.entry("node_modules/counts/index.js", module)
+        self.entry("node_modules/counts/inner.cjs", "let n = 0; exports.next = () => ++n;")
+        runner = self.runner(os.path.join(root, ".kai", "main.mjs")).start()
+        for _ in range(3):
+            self.assertEqual([runner.ask("count")[0] for _ in range(3)], [1, 2, 3])
+            self.begin(runner, root, ".kai/main.mjs")
+            runner.call("discard")
+            self.assertEqual(runner.ask("count")[0], 4)
+            self.begin(runner, root, ".kai/main.mjs")
+            runner.call("commit")
+
+    def test_discard_leaves_the_serving_versions_late_requires(self):
+        # The same package: of CommonJS modules there is one cache.
+        self.entry("part.cjs", "let n = 0; exports.next = () => ++n;")
+        entry = self.entry("main.cjs", "require('./part.cjs'); exports.onMessage = () => require('./part.cjs').next();")
+        runner = self.runner(entry).start()
+        self.assertEqual(runner.ask("count"), 1)
+        self.begin(runner, self.package.path, "main.cjs")
+        runner.call("discard")
+        self.assertEqual(runner.ask("count"), 2)
+
+    def test_an_es_module_that_was_required_is_not_loaded_again(self):
+        # Node 20.19 can require() one, and has no way to forget it; earlier ones cannot.
+        self.entry("part.mjs", "export const name = 'part';")
+        text = "let part; try { part = require('./part.mjs'); } catch {} exports.onMessage = () => part?.name ?? null;"
+        runner = self.runner(self.entry("main.cjs", text)).start()
+        if runner.ask("name") is None:
+            self.begin(runner, self.package.path, "main.cjs")
+            return
+        with self.assertRaisesRegex(RunnerError, "loaded by require.*upgrade hard"):
+            runner.call("load", {"root": self.package.path, "entry": "main.cjs"})
+        self.assertEqual(runner.ask("name"), "part")
+
+    def test_code_that_never_ends_to_load_is_discarded(self):
+        runner = self.runner(self.entry("main.mjs", ECHO)).start()
+        self.entry("next.mjs", "await new Promise((resolve) => setTimeout(resolve, 2 ** 30)); export default class {}")
+        loading = runner.request("load", {"root": self.package.path, "entry": "next.mjs"})
+        self.assertEqual(runner.ask("echo", 1), 1)
+        self.assertEqual(runner.call("discard"), {})
+        with self.assertRaises(RunnerError) as caught:
+            runner.answer(loading)
+        self.assertEqual(caught.exception.data["code"], "NOT_RUNNING")
+        self.assertEqual(runner.ask("echo", 2), 2)
+
+    def test_an_agent_that_is_an_object(self):
+        text = "let n = 0; export default { onMessage: (msg, ctx) => [ctx.manifest.version, ++n] };"
+        runner = self.runner(self.entry("main.mjs", text)).start()
+        self.assertEqual(runner.ask("which"), ["1.2.3", 1])
+        runner.call("load", {"root": self.package.path, "entry": "main.mjs"})
+        runner.call("init", {**INIT, "manifest": {"version": "2.0.0"}, "next": True})
+        runner.call("commit")
+        self.assertEqual(runner.ask("which"), ["2.0.0", 1])
+
     # ---- surroundings
 
     def test_the_programs_that_an_agent_starts_have_no_channel(self):

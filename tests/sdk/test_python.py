@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
 import unittest
@@ -245,6 +246,112 @@ class PythonTest(unittest.TestCase):
             )
         )
         self.assertEqual(self.runner(self.package.write("main.py", text)).start().ask("child"), ["none", ""])
+
+    # ---- soft upgrades
+
+    def version(self, name, files):
+        for file, text in files.items():
+            self.package.write(os.path.join(name, file), text)
+        return os.path.join(self.package.path, name)
+
+    def begin(self, runner, root):
+        runner.call("load", {"root": root, "entry": "main.py"})
+        runner.call("init", {**INIT, "next": True})
+
+    def test_an_import_finds_the_modules_of_the_version_that_it_stands_in(self):
+        # Threads of both versions import when they are asked to, whichever of the two is active then.
+        main = (
+            "import os, socket, threading\nfrom kai import Agent\n"
+            "def serve(connection):\n"
+            "    for n, _ in enumerate(iter(lambda: connection.recv(1), b'')):\n"
+            "        if n % 2:\n"
+            "            from parts import deep as late\n"
+            "        else:\n"
+            "            import late\n"
+            "        connection.sendall((late.__file__ + '\\n').encode())\n"
+            "class Versions(Agent):\n"
+            "    def on_init(self):\n"
+            "        connection = socket.socket(socket.AF_UNIX)\n"
+            f"        connection.connect({self.package.path!r} + '/socket')\n"
+            "        threading.Thread(target=serve, args=(connection,), daemon=True).start()\n"
+        )
+        files = {"main.py": main, "late.py": "", "parts/deep.py": ""}
+        old, new = self.version("old", files), self.version("new", files)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(os.path.join(self.package.path, "socket"))
+            listening.listen()
+            runner = Runner(python_command(os.path.join(old, "main.py")), directory=old)
+            self.addCleanup(runner.__exit__)
+            runner.start()
+            asked = {old: listening.accept()[0]}
+            self.assert_late_imports(asked)
+            runner.call("load", {"root": new, "entry": "main.py"})
+            self.assert_late_imports(asked)
+            runner.call("init", {**INIT, "next": True})
+            asked[new] = listening.accept()[0]
+            self.assert_late_imports(asked)
+            runner.call("commit")
+            self.assert_late_imports(asked)
+            runner.call("shutdown")
+            for connection in asked.values():
+                connection.close()
+
+    def assert_late_imports(self, asked):
+        for file in ("late.py", "parts/deep.py"):
+            for root, connection in asked.items():
+                connection.settimeout(60)
+                connection.sendall(b"?")
+                self.assertEqual(connection.recv(1000).decode().strip(), os.path.join(root, file))
+
+    def test_a_plain_hook_that_waits_is_discarded(self):
+        main = (
+            "from kai import Agent\nclass Waits(Agent):\n"
+            "    def on_init(self):\n"
+            "        if 'waits' in self.manifest:\n"
+            "            try:\n"
+            "                self.send('other', 'ask')\n"
+            "            except Exception:\n"
+            "                pass\n"
+            "    def on_message(self, msg):\n"
+            "        return 'old' if msg.capability == 'which' else None\n"
+        )
+        old, new = self.version("old", {"main.py": main}), self.version("new", {"main.py": main})
+        runner = self.runner(os.path.join(old, "main.py")).start()
+        runner.held_calls = []
+        runner.call("load", {"root": new, "entry": "main.py"})
+        hung = runner.request("init", {**INIT, "manifest": {"waits": True}, "next": True})
+        runner.wait_seen(lambda seen: seen["method"] == "klp.send")
+        self.assertEqual(runner.call("discard"), {})
+        with self.assertRaises(RunnerError) as caught:
+            runner.answer(hung)
+        self.assertEqual(caught.exception.data["code"], "NOT_RUNNING")
+        self.assertEqual(runner.ask("which"), "old")
+
+    def test_a_version_that_cannot_be_loaded_leaves_the_modules_of_the_old_one(self):
+        main = ECHO.replace("return msg.payload", "import part; return part.NAME")
+        old = self.version("old", {"main.py": main, "part.py": "NAME = 'old'"})
+        throws = "import part\nraise RuntimeError('at the top')"
+        new = self.version("new", {"main.py": throws, "part.py": "NAME = 'new'"})
+        runner = self.runner(os.path.join(old, "main.py")).start()
+        for _ in range(2):
+            with self.assertRaisesRegex(RunnerError, "at the top"):
+                runner.call("load", {"root": new, "entry": "main.py"})
+            self.assertEqual(runner.ask("which"), "old")
+
+    def test_directories_that_a_version_adds_to_the_path_are_its_own(self):
+        main = "import os, sys\nsys.path.insert(0, os.path.join(os.path.dirname(__file__), 'vendor'))\n"
+        main += "import vendored\n" + ECHO.replace("return msg.payload", "return [vendored.NAME, sys.path[:2]]")
+        old = self.version("old", {"main.py": main, "vendor/vendored.py": "NAME = 'old'"})
+        new = self.version("new", {"main.py": main, "vendor/vendored.py": "NAME = 'new'"})
+        runner = self.runner(os.path.join(old, "main.py")).start()
+        for which, root in (("old", old), ("new", new)):
+            self.assertEqual(runner.ask("which"), [which, [os.path.join(root, "vendor"), root]])
+            if which == "old":
+                self.begin(runner, new)
+                runner.call("discard")
+                self.assertEqual(runner.ask("which"), [which, [os.path.join(root, "vendor"), root]])
+                self.begin(runner, new)
+                runner.call("commit")
 
     # ---- the package
 

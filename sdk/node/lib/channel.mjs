@@ -20,8 +20,8 @@ export class Channel {
   #droppedLogs = 0;
 
   /**
-   * handler: request(method, params) → result, fault(thrown) → error body, notification(method, params), closed(),
-   * answered(method) once the answer has been handed to the kernel.
+   * handler: request(method, params) → {result: promise, fault(thrown) → promise of the error body},
+   * notification(method, params), closed(), answered(method) once the answer has been handed to the kernel.
    */
   constructor(fd, handler) {
     this.#handler = handler;
@@ -120,12 +120,13 @@ export class Channel {
   }
 
   async #serve(id, method, params) {
+    const { result, fault } = this.#handler.request(method, params);
     let line;
     try {
       // Encoding is inside: a value that is not JSON is the agent's error like any other.
-      line = encode({ jsonrpc: '2.0', id, result: await this.#handler.request(method, params) });
+      line = encode({ jsonrpc: '2.0', id, result: await result }, `the answer to ${method}`);
     } catch (thrown) {
-      line = encode({ jsonrpc: '2.0', id, error: await this.#handler.fault(thrown) });
+      line = encode({ jsonrpc: '2.0', id, error: await fault(thrown) });
     }
     this.#write(line, () => this.#handler.answered(method));
   }
@@ -147,12 +148,12 @@ export class Channel {
   }
 }
 
-/** One line. Throws for what is no JSON (a cycle, a BigInt), and for what is too long. */
-function encode(document) {
+/** One line. Throws for what is no JSON (a cycle, a BigInt), and for what is too long, which the error calls `what`. */
+function encode(document, what = 'a message') {
   const text = wellFormed(JSON.stringify(document));
   const bytes = Buffer.byteLength(text);
   if (bytes > MAX_LINE) {
-    const message = `a message of ${bytes} bytes does not fit the limit of ${MAX_LINE}: send less, or in parts`;
+    const message = `${what} has ${bytes} bytes, over the limit of a line, ${MAX_LINE}: send less, or in parts`;
     throw document.method === undefined
       ? new RpcFault(SERVER_ERROR, message, { code: 'TOO_LARGE' })
       : new AgentError(message, { code: 'TOO_LARGE' });

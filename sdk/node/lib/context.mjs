@@ -2,6 +2,37 @@
 import { AgentError } from '../index.mjs';
 import { decodePayload, decodeValue, encodeData, encodePayload, encodeValue } from './payload.mjs';
 
+/** The channel as one version of the agent has it, until that version is dropped. */
+export class InstanceChannel {
+  #channel;
+  #isOpen = true;
+
+  constructor(channel) {
+    this.#channel = channel;
+  }
+
+  async call(method, params) {
+    if (!this.#isOpen) {
+      const message = `${method}: another version of the agent has taken over from this one`;
+      throw new AgentError(message, { code: 'NOT_RUNNING' });
+    }
+    return this.#channel.call(method, params);
+  }
+
+  /** What has to be said to the host after close() too. */
+  undo(method, params) {
+    return this.#channel.call(method, params);
+  }
+
+  notifyLog(level, message, fields) {
+    if (this.#isOpen) this.#channel.notifyLog(level, message, fields);
+  }
+
+  close() {
+    this.#isOpen = false;
+  }
+}
+
 /** indexedDB: undefined where the manifest's backend is another. */
 export function createContext(channel, { agent, manifest, capabilities, permissions, limits }, indexedDB) {
   return Object.freeze({

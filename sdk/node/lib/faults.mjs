@@ -23,6 +23,11 @@ export class RpcFault extends Error {
   }
 }
 
+/** For a request to a version of the agent that is not there yet, or no longer. */
+export function notRunning(message) {
+  return new RpcFault(INVALID_REQUEST, message, { code: 'NOT_RUNNING' });
+}
+
 /** Whatever was thrown, as an Error. */
 export function asError(thrown) {
   if (thrown instanceof Error) return thrown;

@@ -3,8 +3,9 @@
 const MAX_TYPES = 16; // of errors that are told apart, as many as the supervisor takes; the one that was quiet longest goes first
 const MAX_TEXT = 1024; // characters of an error's type and message
 
+const started = performance.now(); // of the process: a soft upgrade keeps it
+
 export class Health {
-  #started = performance.now();
   #lastActivity = new Date();
   #errors = new Map(); // type → ErrorSummary, the latest last
   #cpu = { at: performance.now(), used: process.cpuUsage() };
@@ -25,7 +26,7 @@ export class Health {
   status() {
     return {
       status: 'healthy',
-      uptime: Math.round(performance.now() - this.#started),
+      uptime: Math.round(performance.now() - started),
       memoryUsage: round(process.memoryUsage.rss() / 2 ** 20),
       cpuUsage: this.#cpuUsage(),
       lastActivity: this.#lastActivity.toISOString(),

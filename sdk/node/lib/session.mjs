@@ -1,44 +1,17 @@
-// The host's requests, each carried out by a hook of the agent. The host decides the order; only `init` must be first.
-import {
-  asError,
-  agentErrorBody,
-  INVALID_PARAMS,
-  INVALID_REQUEST,
-  METHOD_NOT_FOUND,
-  RpcFault,
-  SERVER_ERROR,
-} from './faults.mjs';
-import { createContext } from './context.mjs';
-import { decodeMessage, encodeAnswer, isMessage } from './payload.mjs';
-import { Health } from './health.mjs';
-import { loadAgent } from './load.mjs';
+// The host's requests: each goes to the version of the agent that it is meant for. The host decides the order.
+import { INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, notRunning, RpcFault } from './faults.mjs';
+import { Instance } from './instance.mjs';
+import { Code } from './load.mjs';
 
-const DEFAULT_IN_FLIGHT = 64;
-const PROTOCOL = 1;
+const HOOKS = ['start', 'message', 'upgrade', 'shutdown', 'error', 'health', 'saveState', 'restoreState'];
+/** Requests that may say `next`: they are meant for the version that was loaded beside the serving one. */
+const OF_NEXT = ['init', 'restoreState', 'upgrade', 'start', 'health'];
 
 export class Session {
   #entry;
   #channel;
-  #agent;
-  #context;
-  #health = new Health();
-  #initStarted = false;
-  #serving = 0;
-  #maxServing = DEFAULT_IN_FLIGHT;
-
-  #methods = new Map(
-    Object.entries({
-      init: (params) => this.#init(params),
-      start: () => this.#run('onStart'),
-      message: (params) => this.#message(params),
-      upgrade: ({ oldVersion }) => this.#run('onUpgrade', oldVersion),
-      shutdown: () => this.#run('onShutdown'),
-      error: (params) => this.#hostError(params),
-      health: () => this.#healthCheck(),
-      saveState: async () => ({ state: (await this.#hook('saveState')) ?? null }),
-      restoreState: ({ state }) => this.#run('restoreState', state),
-    }),
-  );
+  #serving;
+  #loaded;
 
   constructor(entry) {
     this.#entry = entry;
@@ -46,33 +19,45 @@ export class Session {
 
   attach(channel) {
     this.#channel = channel;
+    this.#serving = new Instance(Code.own(this.#entry), channel);
   }
 
   // ---- the channel's side
 
-  async request(method, params) {
-    const serve = this.#methods.get(method);
-    if (serve === undefined) throw new RpcFault(METHOD_NOT_FOUND, `no method ${method}`, { code: 'INVALID' });
-    if (method !== 'init' && this.#agent === undefined) {
-      throw new RpcFault(INVALID_REQUEST, `${method} before init was answered`, { code: 'NOT_RUNNING' });
+  /** {result: promise, fault(thrown) → promise of the error body} */
+  request(method, params) {
+    try {
+      return this.#request(method, params);
+    } catch (thrown) {
+      return { result: Promise.reject(thrown), fault: (error) => this.#serving.fault(error) };
     }
-    return serve(params);
+  }
+
+  #request(method, params) {
+    if (method === 'load') return this.#load(params);
+    if (method === 'commit') return own(() => this.#commit());
+    if (method === 'discard') return own(() => this.#discard());
+    if (method !== 'init' && !HOOKS.includes(method)) {
+      throw new RpcFault(METHOD_NOT_FOUND, `no method ${method}`, { code: 'INVALID' });
+    }
+    const isOfNext = params.next === true && OF_NEXT.includes(method);
+    const instance = isOfNext ? this.#loaded : this.#serving;
+    if (instance === undefined) throw notRunning(`${method} of the next version: none is loaded`);
+    if (method !== 'init' && !instance.running) throw notRunning(`${method} before init was answered`);
+    return isOfNext ? bounded(instance, instance[method](params)) : plain(instance, instance[method](params));
   }
 
   /** Events come as `message` without an id. */
-  notification(method, params) {
+  async notification(method, params) {
     if (method !== 'message') return;
-    this.request(method, params).catch(async (thrown) => {
-      const { message } = await this.fault(thrown);
-      this.#channel.notifyLog('error', `an event was not handled: ${message}`);
-    });
-  }
-
-  async fault(thrown) {
-    if (thrown instanceof RpcFault) return thrown.toJSON();
-    const error = asError(thrown);
-    await this.#onError(error);
-    return agentErrorBody(error);
+    const instance = this.#serving;
+    const { result, fault } = this.request(method, params);
+    try {
+      await result;
+    } catch (thrown) {
+      const { message } = await fault(thrown);
+      instance.log('error', `an event was not handled: ${message}`);
+    }
   }
 
   /** Called once the answer has been handed to the kernel. */
@@ -84,81 +69,62 @@ export class Session {
     process.exit(0);
   }
 
-  // ---- methods
+  // ---- another version beside the one that serves
 
-  async #init(params) {
-    if (this.#initStarted) throw new RpcFault(INVALID_REQUEST, 'init comes once', { code: 'INVALID' });
-    if (params.protocol !== PROTOCOL) {
-      const message = `runner protocol ${params.protocol}; this SDK speaks ${PROTOCOL}`;
-      throw new RpcFault(INVALID_PARAMS, message, { code: 'INVALID' });
+  #load({ root, entry }) {
+    if (root === undefined && entry === undefined) return plain(this.#serving, this.#serving.load());
+    if (typeof root !== 'string' || typeof entry !== 'string') {
+      throw new RpcFault(INVALID_PARAMS, 'load: root and entry are not both strings', { code: 'INVALID' });
     }
-    this.#initStarted = true;
-    this.#maxServing = params.limits?.inFlight ?? DEFAULT_IN_FLIGHT;
-    this.#context = createContext(this.#channel, params, await indexedDBOf(params, this.#channel));
-    this.#agent = await loadAgent(this.#entry, this.#context);
-    return this.#run('onInit');
+    if (!this.#serving.running) throw notRunning('load of another version before init was answered');
+    if (this.#loaded !== undefined) {
+      const text = 'load: another version is loaded; commit or discard it first';
+      throw new RpcFault(INVALID_REQUEST, text, { code: 'CONFLICT' });
+    }
+    const instance = new Instance(Code.of(root, entry), this.#channel);
+    this.#loaded = instance;
+    const { result, fault } = bounded(instance, instance.load());
+    const failed = (thrown) => fault(thrown).finally(() => this.#forget(instance));
+    return { result, fault: failed };
   }
 
-  async #message({ message }) {
-    if (typeof message !== 'object' || message === null) {
-      throw new RpcFault(INVALID_PARAMS, 'message: params.message is not an object', { code: 'INVALID' });
-    }
-    if (this.#serving >= this.#maxServing) {
-      const text = `${this.#serving} messages are being served, the limit`;
-      throw new RpcFault(SERVER_ERROR, text, { code: 'BUSY', retryable: true });
-    }
-    if (typeof this.#agent.onMessage !== 'function') {
-      throw new RpcFault(SERVER_ERROR, 'the agent has no onMessage', { code: 'UNKNOWN_CAPABILITY' });
-    }
-    this.#serving += 1;
-    this.#health.active();
-    try {
-      const answer = await this.#hook('onMessage', decodeMessage(message));
-      if (isMessage(answer) && answer.type === 'error')
-        throw new Error(answer.error?.message ?? 'the agent answered an error');
-      return encodeAnswer(answer);
-    } finally {
-      this.#serving -= 1;
-    }
+  #commit() {
+    const next = this.#loaded;
+    if (!next?.running) throw notRunning('commit: no version is loaded whose init was answered');
+    process.chdir(next.code.root);
+    this.#serving.drop();
+    this.#serving = next;
+    this.#loaded = undefined;
   }
 
-  async #hostError({ message, stack, name }) {
-    const error = new Error(message);
-    error.name = name ?? 'Error';
-    error.stack = stack ?? `${error.name}: ${message}`;
-    await this.#onError(error);
-    return {};
+  #discard() {
+    if (this.#loaded !== undefined) this.#forget(this.#loaded);
   }
 
-  async #healthCheck() {
-    return { ...this.#health.status(), ...(await this.#hook('onHealthCheck')) };
-  }
-
-  // ---- hooks
-
-  async #hook(name, ...args) {
-    return this.#agent[name]?.(...args, this.#context);
-  }
-
-  async #run(name, ...args) {
-    await this.#hook(name, ...args);
-    return {};
-  }
-
-  /** An error that onError throws is logged and goes no further. */
-  async #onError(error) {
-    this.#health.failed(error);
-    try {
-      await this.#agent?.onError?.(error, this.#context);
-    } catch (thrown) {
-      this.#channel.notifyLog('error', `onError threw: ${asError(thrown).message}`);
-    }
+  #forget(instance) {
+    if (this.#loaded !== instance) return;
+    this.#loaded = undefined;
+    instance.drop();
+    instance.code.unload();
+    this.#serving.showGlobals();
   }
 }
 
-/** Loaded where the manifest asks for it alone: other agents start without it. */
-async function indexedDBOf({ manifest }, channel) {
-  if (manifest?.memory?.backend !== 'indexeddb') return undefined;
-  const { installIndexedDB } = await import('./indexeddb/install.mjs');
-  return installIndexedDB(channel);
+function plain(instance, result) {
+  return { result, fault: (thrown) => instance.fault(thrown) };
+}
+
+/** For a version that may be discarded while its hook, or its onError, has not returned. */
+function bounded(instance, work) {
+  return {
+    result: instance.untilDropped(work),
+    fault: (thrown) => instance.untilDropped(instance.fault(thrown)).catch((dropped) => dropped.toJSON()),
+  };
+}
+
+/** The session's own doing: no hook is called for what it throws. */
+function own(work) {
+  const failed = (thrown) =>
+    thrown instanceof RpcFault ? thrown : new RpcFault(INVALID_REQUEST, thrown.message, { code: 'INTERNAL' });
+  return { result: (async () => (work(), {}))(), fault: async (thrown) => failed(thrown).toJSON() };
 }

@@ -18,6 +18,10 @@ class Agent:
     at each await. The calls of the context (send, emit, memory) are awaited in an async hook; in a plain hook the same
     calls wait and return the value, and health alone is served meanwhile (without an on_health_check that is async).
     An exception that a hook raises answers the request with AGENT_ERROR and is given to on_error; the agent lives on.
+
+    A soft upgrade imports another version into this process, with modules of its own (kai/_modules.py says what that
+    means for late imports). What the version before has going on (tasks, threads, sockets) goes on; calls of its
+    context raise AgentError with code NOT_RUNNING, and its log records are dropped.
     """
 
     # Set by the runner before __init__, so that a subclass need not call super().__init__().
@@ -26,7 +30,8 @@ class Agent:
     # ---- hooks
 
     def on_init(self) -> Union[None, Awaitable[None]]:
-        """Initialize the agent's state."""
+        """Initialize the agent's state. A start calls on_init and on_start; an upgrade on_init, restore_state,
+        on_upgrade, on_start."""
 
     def on_start(self) -> Union[None, Awaitable[None]]:
         """Start the agent's work."""
@@ -39,10 +44,10 @@ class Agent:
         raise NotImplementedError
 
     def on_upgrade(self, old_version: str) -> Union[None, Awaitable[None]]:
-        """After an upgrade from old_version, before on_start."""
+        """This version takes the place of old_version, and has its state."""
 
     def on_shutdown(self) -> Union[None, Awaitable[None]]:
-        """Clean up; the process ends after it."""
+        """Clean up; the process ends after it. Not called when another version takes over inside the process."""
 
     def on_error(self, err: Exception) -> Union[None, Awaitable[None]]:
         """Sees every exception that another hook raised."""
@@ -51,10 +56,12 @@ class Agent:
         """Fields that are left out are filled in by the runtime."""
 
     def save_state(self) -> Any:
-        """JSON that restore_state gets in the next instance, after its on_init."""
+        """What the next version is to know and the memory does not: JSON of at most 1 MiB, which its restore_state
+        gets. All messages have been answered before, and none comes after it, but when the upgrade fails: then they go
+        on here."""
 
     def restore_state(self, state: Any) -> Union[None, Awaitable[None]]:
-        """What save_state of the instance before returned."""
+        """What save_state of the version before returned, after on_init; None where it has no such hook."""
 
     # ---- context
 

@@ -23,14 +23,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Coroutine, Deque, Dict, Protocol
 
-    class Handler(Protocol):
-        async def request(self, method: str, params: Dict[str, Any]) -> Any: ...
+    from kai._instance import Instance
 
-        async def fault(self, error: Exception) -> Dict[str, Any]: ...
+    class Handler(Protocol):
+        def instance_for(self, method: str, params: Dict[str, Any]) -> Instance: ...
+
+        async def request(self, method: str, params: Dict[str, Any], instance: Instance) -> Any: ...
+
+        async def fault(self, error: Exception, instance: Instance) -> Dict[str, Any]: ...
 
         async def notification(self, method: str, params: Dict[str, Any]) -> None: ...
-
-        def health_now(self) -> Dict[str, Any]: ...
 
         def answered(self, method: str) -> None: ...
 
@@ -47,6 +49,10 @@ READ_SIZE = 64 << 10
 
 class ChannelClosed(SystemExit):
     """The host is gone while a plain hook waited for it: ends the runner past any `except Exception` of the agent."""
+
+
+class Discarded(BaseException):
+    """The host has discarded the version whose plain hook waited for it: ends that hook past any `except Exception`."""
 
 
 class Channel:
@@ -86,20 +92,23 @@ class Channel:
     async def call(self, method: str, params: Dict[str, Any]) -> Dict[str, Any]:
         return await self._start_call(method, params)
 
-    def call_and_wait(self, method: str, params: Dict[str, Any]) -> Dict[str, Any]:
+    def call_and_wait(self, method: str, params: Dict[str, Any], may_be_discarded: bool) -> Dict[str, Any]:
         """For plain hooks: the loop stands still meanwhile, so this reads the socket itself. What is not the answer
-        waits its turn, but for health: an agent that waits for another one is not hung."""
+        waits its turn, but for health: an agent that waits for another one is not hung; and for discard."""
         answer = self._start_call(method, params)
+        self._loop.call_soon(self._serve_waiting)  # runs when the hook has given way
         poll = select.poll()
         self._serve_health()  # one that came together with the hook's own request
         while not answer.done():
+            if may_be_discarded and any(document["method"] == "discard" for document in self._waiting):
+                answer.cancel()
+                raise Discarded()
             poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
             poll.poll()
             self._flush()
             if not self._receive():
                 raise ChannelClosed(0)
             self._serve_health()
-        self._loop.call_soon(self._serve_waiting)
         return answer.result()
 
     def _start_call(self, method: str, params: Dict[str, Any]) -> asyncio.Future[Any]:
@@ -248,18 +257,20 @@ class Channel:
         self._answering_health = True
         try:
             for document in asked:
-                self._answer_health(document["id"])
+                self._answer_health(document["id"], document["params"])
         finally:
             self._answering_health = False
 
-    def _answer_health(self, request_id: Any) -> None:
+    def _answer_health(self, request_id: Any, params: Dict[str, Any]) -> None:
         answer: Dict[str, Any] = {"jsonrpc": "2.0", "id": request_id}
         try:
-            line = _encode({**answer, "result": self._handler.health_now()})
+            instance = self._handler.instance_for("health", params)
+            line = _encode({**answer, "result": instance.health_now()})
+        except RpcFault as fault:
+            line = _encode({**answer, "error": fault.body})
         except Exception as error:
-            body = error.body if isinstance(error, RpcFault) else agent_error_body(error)
-            line = _encode({**answer, "error": body})
-            self._start_task(self._handler.fault(error))  # on_error may be async: it waits its turn
+            line = _encode({**answer, "error": agent_error_body(error)})
+            self._start_task(self._handler.fault(error, instance))  # on_error may be async: it waits its turn
         self._write(line)
 
     async def _serve(self, document: Dict[str, Any]) -> None:
@@ -268,10 +279,15 @@ class Channel:
             return await self._handler.notification(method, document["params"])
         answer: Dict[str, Any] = {"jsonrpc": "2.0", "id": request_id}
         try:
+            instance = self._handler.instance_for(method, document["params"])
+        except RpcFault as fault:
+            return self._refuse(request_id, fault)
+        try:
+            result = await self._handler.request(method, document["params"], instance)
             # Encoding is inside: a value that is not JSON is the agent's error like any other.
-            line = _encode({**answer, "result": await self._handler.request(method, document["params"])})
+            line = _encode({**answer, "result": result}, f"the answer to {method}")
         except Exception as error:
-            line = _encode({**answer, "error": await self._handler.fault(error)})
+            line = _encode({**answer, "error": await self._handler.fault(error, instance)})
         self._write(line)
         self._handler.answered(method)
 
@@ -303,12 +319,13 @@ def _asks_health(document: Dict[str, Any]) -> bool:
     return document["method"] == "health" and document.get("id") is not None
 
 
-def _encode(document: Dict[str, Any]) -> bytes:
-    """One line. Raises for what is no JSON (NaN, a set, half of a surrogate pair), and for what is too long."""
+def _encode(document: Dict[str, Any], what: str = "a message") -> bytes:
+    """One line. Raises for what is no JSON (NaN, a set, half of a surrogate pair), and for what is too long, which the
+    error calls `what`."""
     text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     line = text.encode("utf-8") + b"\n"
     if len(line) > MAX_LINE + 1:
-        message = f"a message of {len(line) - 1} bytes does not fit the limit of {MAX_LINE}: send less, or in parts"
+        message = f"{what} has {len(line) - 1} bytes, over the limit of a line, {MAX_LINE}: send less, or in parts"
         if "method" in document:
             raise AgentError(message, code="TOO_LARGE")
         raise RpcFault(SERVER_ERROR, message, "TOO_LARGE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kai._errors import AgentError
 from kai._message import decode_payload, decode_value, encode_data, encode_payload, encode_value
 
 TYPE_CHECKING = False
@@ -21,16 +22,25 @@ class Caller:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self.in_plain_hook = False
+        self.may_be_discarded = False  # then a plain hook that waits ends when the host says discard
+        self.closed = False
 
     def __call__(self, method: str, params: Dict[str, Any], finish: Callable[[Dict[str, Any]], Any]) -> Any:
         # An option that was not given is left out; None as a value is JSON's null.
         given = {name: value for name, value in params.items() if value is not None or name in VALUES}
         if self.in_plain_hook:
-            return finish(self._channel.call_and_wait(method, given))
+            self._check(method)
+            return finish(self._channel.call_and_wait(method, given, self.may_be_discarded))
         return self._call(method, given, finish)
 
     async def _call(self, method: str, params: Dict[str, Any], finish: Callable[[Dict[str, Any]], Any]) -> Any:
+        self._check(method)
         return finish(await self._channel.call(method, params))
+
+    def _check(self, method: str) -> None:
+        if self.closed:
+            message = f"{method}: another version of the agent has taken over from this one"
+            raise AgentError(message, code="NOT_RUNNING")
 
 
 class Memory:
@@ -142,6 +152,7 @@ class Log:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self.closed = False
 
     def debug(self, message: object, **fields: Any) -> None:
         self._record("debug", message, fields)
@@ -156,6 +167,8 @@ class Log:
         self._record("error", message, fields)
 
     def _record(self, level: str, message: object, fields: Dict[str, Any]) -> None:
+        if self.closed:
+            return
         text = str(message)[:MAX_LOG_TEXT].encode("utf-8", "replace").decode("utf-8")
         record: Dict[str, Any] = {"level": level, "message": text}
         try:
@@ -173,6 +186,11 @@ class Context:
         self.capabilities: List[str] = init.get("capabilities") or []
         self.permissions: List[Permission] = init.get("permissions") or []
         self.limits: AgentLimits = init.get("limits") or {}  # type: ignore[assignment]
+
+    def close(self) -> None:
+        """Another version has taken over: calls fail with NOT_RUNNING, and log records are dropped."""
+        self.call.closed = True
+        self.log.closed = True
 
     def send(self, to: str, capability: str, payload: Any, timeout: Optional[float], **metadata: Any) -> Any:
         params = {

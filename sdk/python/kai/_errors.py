@@ -47,6 +47,17 @@ class RpcFault(Exception):
         if retryable:
             self.body["data"]["retryable"] = True
 
+    @classmethod
+    def of(cls, body: Dict[str, Any]) -> RpcFault:
+        fault = cls(body["code"], body["message"])
+        fault.body = body
+        return fault
+
+
+def not_running(message: str) -> RpcFault:
+    """For a request to a version of the agent that is not there yet, or no longer."""
+    return RpcFault(INVALID_REQUEST, message, "NOT_RUNNING")
+
 
 class HostReportedError(Exception):
     """An error that the host saw, as on_error gets it: name and stack are what the host told."""

@@ -17,12 +17,14 @@ MAX_TYPES = 16  # of errors that are told apart, as many as the supervisor takes
 MAX_TEXT = 1024  # characters of an error's type and message
 
 
+STARTED = time.monotonic()  # the process: a soft upgrade keeps it
+
+
 class Health:
     def __init__(self) -> None:
-        self._started = time.monotonic()
         self._last_activity = time.time()
         self._errors: Dict[str, ErrorSummary] = {}  # by type, the latest last
-        self._cpu_at = self._started
+        self._cpu_at = time.monotonic()
         self._cpu_used = time.process_time()
 
     def active(self) -> None:
@@ -42,7 +44,7 @@ class Health:
     def status(self) -> HealthStatus:
         return {
             "status": "healthy",
-            "uptime": int((time.monotonic() - self._started) * 1000),
+            "uptime": int((time.monotonic() - STARTED) * 1000),
             "memoryUsage": round(_resident_bytes() / (1 << 20), 1),
             "cpuUsage": self._cpu_usage(),
             "lastActivity": iso_time(self._last_activity),

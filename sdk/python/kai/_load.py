@@ -1,4 +1,4 @@
-"""The entry module → the agent's class."""
+"""A version's code, from its entry: the agent's class."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 
 from kai._agent import Agent
+from kai._modules import Modules, tell_versions_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,8 +15,33 @@ if TYPE_CHECKING:
     from typing import Type
 
 
-def load_agent_class(entry: str) -> Type[Agent]:
-    module = _load_module(os.path.abspath(entry))
+class Code:
+    def __init__(self, root: str, path: str, entry: str) -> None:
+        self.root = root
+        self._path = path
+        self._entry = entry  # as messages name it
+        self.modules = Modules(root, os.path.dirname(path))
+
+    @classmethod
+    def own(cls, entry: str) -> Code:
+        """The entry that the runner was started for; inside the sandbox, in the package's root."""
+        path, root = os.path.abspath(entry), os.getcwd()
+        is_root = root != "/" and path.startswith(os.path.join(root, ""))
+        return cls(root if is_root else os.path.dirname(path), path, entry)
+
+    @classmethod
+    def beside(cls, root: str, entry: str) -> Code:
+        """Another version, beside the one that serves."""
+        tell_versions_apart()
+        return cls(os.path.abspath(root), os.path.abspath(os.path.join(root, entry)), entry)
+
+    def load(self) -> Type[Agent]:
+        """The modules are active while they are imported; the first version's stay so."""
+        with self.modules.importing():
+            return _find_agent(_load_module(self._path), self._entry)
+
+
+def _find_agent(module: ModuleType, entry: str) -> Type[Agent]:
     found = [
         value
         for value in vars(module).values()
@@ -31,9 +57,7 @@ def load_agent_class(entry: str) -> Type[Agent]:
 
 
 def _load_module(path: str) -> ModuleType:
-    directory, file = os.path.split(path)
-    sys.path.insert(0, directory)  # the agent's own modules, as `python3 main.py` would
-    name = os.path.splitext(file)[0]
+    name = os.path.splitext(os.path.basename(path))[0]
     if name in sys.modules:  # an entry named json.py does not take the place of what the SDK uses
         name = f"agent_{name}"
     spec = importlib.util.spec_from_file_location(name, path)

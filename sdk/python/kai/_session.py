@@ -1,104 +1,94 @@
-"""The host's requests, each carried out by a hook of the agent. The host decides the order; only `init` must be
-first."""
+"""The host's requests: each goes to the version of the agent that it is meant for. The host decides the order."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
+import os
 
-from kai._agent import Agent
 from kai._channel import Channel
-from kai._context import Context
-from kai._errors import (
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    METHOD_NOT_FOUND,
-    SERVER_ERROR,
-    HostReportedError,
-    RpcFault,
-    agent_error_body,
-)
-from kai._health import Health
-from kai._load import load_agent_class
-from kai._message import decode_message, encode_answer
+from kai._errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcFault, agent_error_body, not_running
+from kai._instance import Instance
+from kai._load import Code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from typing import Any, Awaitable, Callable, Dict, Optional
+    from typing import Any, Awaitable, Dict, Optional
 
-DEFAULT_IN_FLIGHT = 64
-PROTOCOL = 1
+HOOKS = {
+    "init": Instance.init,
+    "start": Instance.start,
+    "message": Instance.message,
+    "upgrade": Instance.upgrade,
+    "shutdown": Instance.shutdown,
+    "error": Instance.error,
+    "health": Instance.health,
+    "saveState": Instance.save_state,
+    "restoreState": Instance.restore_state,
+}
+# Requests that may say `next`: they are meant for the version that was loaded beside the serving one.
+OF_NEXT = ("init", "restoreState", "upgrade", "start", "health")
 
 
 async def serve(sock: socket.socket, entry: str) -> None:
     """Returns after shutdown, or when the host closes the channel."""
-    session = Session(entry)
-    session.channel = Channel(sock, session)
+    session = Session()
+    channel = Channel(sock, session)
+    session.begin(entry, channel)
     await session.ended.wait()
-    session.channel.flush_and_wait()
+    channel.flush_and_wait()
 
 
 class Session:
-    channel: Channel  # set by serve(): each knows the other
+    _channel: Channel  # set by begin(): each knows the other
+    _serving: Instance
 
-    def __init__(self, entry: str) -> None:
+    def __init__(self) -> None:
         self.ended = asyncio.Event()
-        self._entry = entry
-        self._agent: Optional[Agent] = None
-        self._context: Optional[Context] = None
-        self._health = Health()
-        self._init_started = False
-        self._serving = 0
-        self._max_serving = DEFAULT_IN_FLIGHT
-        self._methods: Dict[str, Callable[[Dict[str, Any]], Awaitable[Any]]] = {
-            "init": self._init,
-            "start": lambda params: self._run("on_start"),
-            "message": self._message,
-            "upgrade": lambda params: self._run("on_upgrade", params.get("oldVersion")),
-            "shutdown": lambda params: self._run("on_shutdown"),
-            "error": self._host_error,
-            "health": self._health_check,
-            "saveState": self._save_state,
-            "restoreState": lambda params: self._run("restore_state", params.get("state")),
-        }
+        self._loaded: Optional[Instance] = None
+        self._methods = {"load": self._load, "commit": self._commit, "discard": self._discard}
+
+    def begin(self, entry: str, channel: Channel) -> None:
+        self._channel = channel
+        self._serving = Instance(Code.own(entry), channel)
 
     # ---- the channel's side
 
-    async def request(self, method: str, params: Dict[str, Any]) -> Any:
-        serve_method = self._methods.get(method)
-        if serve_method is None:
+    def instance_for(self, method: str, params: Dict[str, Any]) -> Instance:
+        """Whose hook is asked for."""
+        if params.get("next") is not True or method not in OF_NEXT:
+            return self._serving
+        if self._loaded is None:
+            raise not_running(f"{method} of the next version: none is loaded")
+        return self._loaded
+
+    async def request(self, method: str, params: Dict[str, Any], instance: Instance) -> Any:
+        own = self._methods.get(method)
+        if own is not None:
+            return await own(params)
+        hook = HOOKS.get(method)
+        if hook is None:
             raise RpcFault(METHOD_NOT_FOUND, f"no method {method}")
-        if method != "init" and self._agent is None:
-            raise RpcFault(INVALID_REQUEST, f"{method} before init was answered", "NOT_RUNNING")
-        return await serve_method(params)
+        if method != "init" and not instance.running:
+            raise not_running(f"{method} before init was answered")
+        return await self._bounded(instance, hook(instance, params))
+
+    async def fault(self, error: Exception, instance: Instance) -> Dict[str, Any]:
+        try:
+            return await self._bounded(instance, instance.fault(error))
+        except RpcFault as fault:
+            return fault.body
 
     async def notification(self, method: str, params: Dict[str, Any]) -> None:
         """Events come as `message` without an id."""
         if method != "message":
             return
+        instance = self._serving
         try:
-            await self.request(method, params)
+            await self.request(method, params, instance)
         except Exception as error:
-            body = await self.fault(error)
-            self._log_error(f"an event was not handled: {body['message']}")
-
-    def health_now(self) -> Dict[str, Any]:
-        """While a plain hook waits for the host. The loop stands still: an async on_health_check cannot run, and the
-        runtime answers without it."""
-        if self._agent is None:
-            raise RpcFault(INVALID_REQUEST, "health before init was answered", "NOT_RUNNING")
-        hook = self._agent.on_health_check
-        said = None if inspect.iscoroutinefunction(hook) else hook()
-        if inspect.iscoroutine(said):
-            said.close()  # or Python complains of one that was never awaited
-        return {**self._health.status(), **({} if inspect.isawaitable(said) else said or {})}
-
-    async def fault(self, error: Exception) -> Dict[str, Any]:
-        if isinstance(error, RpcFault):
-            return error.body
-        await self._on_error(error, type(error).__name__)
-        return agent_error_body(error)
+            body = await self.fault(error, instance)
+            instance.log_error(f"an event was not handled: {body['message']}")
 
     def answered(self, method: str) -> None:
         if method == "shutdown":
@@ -107,81 +97,46 @@ class Session:
     def closed(self) -> None:
         self.ended.set()
 
-    # ---- methods
+    # ---- another version beside the one that serves
 
-    async def _init(self, params: Dict[str, Any]) -> Dict[str, Any]:
-        if self._init_started:
-            raise RpcFault(INVALID_REQUEST, "init comes once")
-        if params.get("protocol") != PROTOCOL:
-            message = f"runner protocol {params.get('protocol')}; this SDK speaks {PROTOCOL}"
-            raise RpcFault(INVALID_PARAMS, message)
-        self._init_started = True
-        self._context = Context(self.channel, params)
-        self._max_serving = self._context.limits.get("inFlight", DEFAULT_IN_FLIGHT)
-        agent_class = load_agent_class(self._entry)
-        agent = agent_class.__new__(agent_class)
-        agent._context = self._context
-        agent.__init__()  # type: ignore[misc]
-        self._agent = agent
-        return await self._run("on_init")
+    async def _bounded(self, instance: Instance, work: Awaitable[Any]) -> Any:
+        """One that was loaded may be discarded while its hook has not returned."""
+        return await (instance.until_dropped(work) if instance is self._loaded else work)
 
-    async def _message(self, params: Dict[str, Any]) -> Dict[str, Any]:
-        fields = params.get("message")
-        if not isinstance(fields, dict):
-            raise RpcFault(INVALID_PARAMS, "message: params.message is not an object")
-        if self._serving >= self._max_serving:
-            message = f"{self._serving} messages are being served, the limit"
-            raise RpcFault(SERVER_ERROR, message, "BUSY", retryable=True)
-        assert self._agent is not None
-        if type(self._agent).on_message is Agent.on_message:
-            raise RpcFault(SERVER_ERROR, "the agent has no on_message", "UNKNOWN_CAPABILITY")
-        self._serving += 1
-        self._health.active()
+    async def _load(self, params: Dict[str, Any]) -> Dict[str, Any]:
+        root, entry = params.get("root"), params.get("entry")
+        if root is None and entry is None:
+            return await self._serving.load(params)
+        if not isinstance(root, str) or not isinstance(entry, str):
+            raise RpcFault(INVALID_PARAMS, "load: root and entry are not both strings")
+        if not self._serving.running:
+            raise not_running("load of another version before init was answered")
+        if self._loaded is not None:
+            message = "load: another version is loaded; commit or discard it first"
+            raise RpcFault(INVALID_REQUEST, message, "CONFLICT")
+        loaded = Instance(Code.beside(root, entry), self._channel, is_next=True)
         try:
-            return encode_answer(await self._hook("on_message", decode_message(fields)))
-        finally:
-            self._serving -= 1
-
-    async def _host_error(self, params: Dict[str, Any]) -> Dict[str, Any]:
-        name = str(params.get("name", "Error"))
-        message = str(params.get("message", ""))
-        await self._on_error(HostReportedError(message, name, str(params.get("stack", ""))), name)
+            await loaded.load(params)
+        except Exception as error:  # the serving version's on_error has no part in it
+            raise RpcFault.of(agent_error_body(error)) from error
+        self._loaded = loaded
         return {}
 
-    async def _health_check(self, params: Dict[str, Any]) -> Dict[str, Any]:
-        return {**self._health.status(), **(await self._hook("on_health_check") or {})}
-
-    async def _save_state(self, params: Dict[str, Any]) -> Dict[str, Any]:
-        return {"state": await self._hook("save_state")}
-
-    # ---- hooks
-
-    async def _hook(self, name: str, *args: Any) -> Any:
-        assert self._agent is not None and self._context is not None
-        hook = getattr(self._agent, name)
-        if inspect.iscoroutinefunction(hook):
-            return await hook(*args)
-        self._context.call.in_plain_hook = True
+    async def _commit(self, params: Dict[str, Any]) -> Dict[str, Any]:
+        if self._loaded is None or not self._loaded.running:
+            raise not_running("commit: no version is loaded whose init was answered")
         try:
-            value = hook(*args)
-        finally:
-            self._context.call.in_plain_hook = False
-        return await value if inspect.isawaitable(value) else value
-
-    async def _run(self, name: str, *args: Any) -> Dict[str, Any]:
-        await self._hook(name, *args)
+            os.chdir(self._loaded.code.root)
+        except OSError as error:
+            raise RpcFault(INVALID_REQUEST, f"commit: {error}", "INTERNAL") from None
+        self._serving.drop()
+        self._serving, self._loaded = self._loaded, None
+        self._serving.serve()
         return {}
 
-    async def _on_error(self, error: Exception, name: str) -> None:
-        """An exception that on_error raises is logged and goes no further."""
-        self._health.failed(error, name)
-        if self._agent is None:
-            return
-        try:
-            await self._hook("on_error", error)
-        except Exception as raised:
-            self._log_error(f"on_error raised {type(raised).__name__}: {raised}")
-
-    def _log_error(self, message: str) -> None:
-        if self._context is not None:
-            self._context.log.error(message)
+    async def _discard(self, params: Dict[str, Any]) -> Dict[str, Any]:
+        if self._loaded is not None:
+            self._loaded.drop()
+            self._loaded = None
+            self._serving.code.modules.activate()
+        return {}

@@ -46,6 +46,14 @@ def start():
     m = hear(); assert m["method"] == "start", m
     answer(m, {})
     return params
+def unknown(m): say({"jsonrpc": "2.0", "id": m["id"], "error": {"code": -32601, "message": "no " + m["method"]}})
+def serve(**results):
+    hello()
+    while m := hear():
+        print(json.dumps([m["method"], m["params"]]), flush=True)
+        result = results.get(m["method"], {})
+        if callable(result): result(m)
+        else: answer(m, result)
 )";
 
 /// The namespace's PID 1: what the starter would have made, a hostile inheritance included.
@@ -80,6 +88,18 @@ void wait_readable(int fd, std::int64_t until) {
   pollfd readable{fd, POLLIN, 0};
   const std::int64_t left = until - monotonic_ms();
   if (left <= 0 || poll(&readable, 1, static_cast<int>(left)) <= 0) throw std::runtime_error("nothing came in time");
+}
+
+klp::Envelope accepted_envelope(std::uint32_t in_flight, std::uint32_t deadline_ms) {
+  klp::Envelope envelope;
+  klp::Accepted& accepted = *envelope.mutable_accepted();
+  klp::Permission& permission = *accepted.add_permissions();
+  permission.set_resource("calendar");
+  permission.add_actions("read");
+  accepted.set_max_frame_bytes(kMaxFrameBytes);
+  accepted.set_max_in_flight(in_flight);
+  accepted.set_message_deadline_ms(deadline_ms);
+  return envelope;
 }
 
 }  // namespace
@@ -186,15 +206,34 @@ void Host::send_to_keeper_channel(std::string_view bytes, std::span<const int> f
 }
 
 void Host::accept(std::uint32_t in_flight, std::uint32_t deadline_ms) {
-  klp::Envelope envelope;
-  klp::Accepted& accepted = *envelope.mutable_accepted();
-  klp::Permission& permission = *accepted.add_permissions();
-  permission.set_resource("calendar");
-  permission.add_actions("read");
-  accepted.set_max_frame_bytes(kMaxFrameBytes);
-  accepted.set_max_in_flight(in_flight);
-  accepted.set_message_deadline_ms(deadline_ms);
+  send(accepted_envelope(in_flight, deadline_ms));
+}
+
+void Host::accept_held() {
+  klp::Envelope envelope = accepted_envelope(64, 20'000);
+  envelope.mutable_accepted()->set_held(true);
   send(envelope);
+}
+
+std::uint64_t Host::call(klp::HookCall call) {
+  call.set_id(++last_hook_call_);
+  klp::Envelope envelope;
+  *envelope.mutable_hook_call() = std::move(call);
+  send(envelope);
+  return last_hook_call_;
+}
+
+std::uint64_t Host::call(klp::HookCall::Hook hook) {
+  klp::HookCall asked;
+  asked.set_hook(hook);
+  return call(std::move(asked));
+}
+
+klp::HookDone Host::done(std::uint64_t id) {
+  klp::Envelope envelope = receive();
+  if (!envelope.has_hook_done()) throw std::runtime_error("no hook's end but " + std::to_string(envelope.kind_case()));
+  if (envelope.hook_done().id() != id) throw std::runtime_error("the end of another hook call");
+  return std::move(*envelope.mutable_hook_done());
 }
 
 void Host::send_message(const klp::Message& message) {

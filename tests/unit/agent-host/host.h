@@ -21,7 +21,8 @@ namespace kai::test {
 spec::SandboxSpec program(std::initializer_list<std::string> argv);
 /// A spec with the runner protocol whose runner is this Python script. The script finds: say(object), raw(bytes),
 /// hear() → object or None at the end, answer(request, result), fail(request, message, **data), hello(), start()
-/// (answers init and start, returns the init params).
+/// (answers init and start, returns the init params), serve(METHOD=result or function of the request, …) (prints each
+/// request as [method, params], answers it, with {} where nothing else is said), unknown(request) (-32601).
 spec::SandboxSpec runner(std::string_view script);
 
 class Host {
@@ -39,6 +40,18 @@ class Host {
   void request(const std::string& id, const std::string& capability, const std::string& payload,
                std::uint32_t deadline_ms = 0);
   void send_message(const klp::Message& message);
+  /// accept(), with the start held.
+  void accept_held();
+  /// A HookCall; `call` needs no id. Returns the one that it got.
+  std::uint64_t call(klp::HookCall call);
+  std::uint64_t call(klp::HookCall::Hook hook);
+  /// The next envelope, which answers the call with this id.
+  klp::HookDone done(std::uint64_t id);
+  /// call(), answered.
+  template <typename Call>
+  klp::HookDone hook(const Call& what) {
+    return done(call(what));
+  }
   void stop(std::uint32_t grace_ms);
   /// Control dies: with what it had not read.
   void hang_up();
@@ -79,6 +92,7 @@ class Host {
   FrameDecoder decoder_{kMaxFrameBytes + kEnvelopeOverheadBytes};
   pid_t parent_ = 0;  // of the namespace's PID 1; passes its status on
   pid_t host_ = 0;
+  std::uint64_t last_hook_call_ = 0;
 };
 
 }  // namespace kai::test

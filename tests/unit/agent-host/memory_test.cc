@@ -193,8 +193,8 @@ TEST_CASE("memory: answers wait for a runner that is slow to read, and all arriv
   Host host(runner(R"(
 start()
 for i in range(24): ask(i, "memory.get", key=str(i))
-print("asked", flush=True)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+print("asked", flush=True)
 signal.sigwait([signal.SIGUSR1])
 seen = [hear() for i in range(24)]
 note("log", level="info", message=json.dumps([len(seen), sum(len(m["result"]["value"]) for m in seen)]))

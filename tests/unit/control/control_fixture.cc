@@ -59,15 +59,15 @@ std::uint64_t OperatorClient::send(control::Request request, const std::vector<i
 }
 
 control::Response OperatorClient::wait(std::uint64_t id) {
-  const control::Response* found = nullptr;
+  std::optional<control::Response> found;  // a copy: more may come before the loop comes to its end
   run_until(loop_, [&] {
     for (const control::Response& response : responses) {
       const bool last = response.has_done() || response.has_failed() || response.has_run_exited();
-      if (last && (response.id() == id || response.id() == 0)) found = &response;
+      if (last && (response.id() == id || response.id() == 0)) found = response;
     }
-    return found != nullptr || closed;
+    return found.has_value() || closed;
   });
-  REQUIRE(found != nullptr);
+  REQUIRE(found.has_value());
   return *found;
 }
 
@@ -135,6 +135,7 @@ control::Response ControlFixture::add(const nlohmann::json& manifest, const std:
   const Fd file = std::move(*sealed_memfd("tar", tar.bytes()));
   control::Request request;
   request.mutable_register_()->set_label("test");
+  request.mutable_register_()->set_directory(true);
   return call(request, {file.get()});
 }
 

@@ -82,6 +82,7 @@ void FakeHost::behave(const klp::Envelope& envelope) {
         out.mutable_runner_hello()->set_sdk("fake");
         send(out);
       }
+      if (envelope.accepted().held()) return;  // until COMMIT
       out.mutable_started();
       return send(out);
     case klp::Envelope::kMessage: {
@@ -96,6 +97,14 @@ void FakeHost::behave(const klp::Envelope& envelope) {
       out.mutable_health_report()->set_sequence(envelope.health_request().sequence());
       out.mutable_health_report()->set_status(klp::HealthReport::HEALTHY);
       out.mutable_health_report()->set_uptime_ms(7);
+      return send(out);
+    case klp::Envelope::kHookCall:
+      if (on_hook) return on_hook(envelope.hook_call());
+      out.mutable_hook_done()->set_id(envelope.hook_call().id());
+      if (envelope.hook_call().hook() == klp::HookCall::SAVE_STATE) out.mutable_hook_done()->set_state(state);
+      if (envelope.hook_call().hook() == klp::HookCall::HEALTH) {
+        out.mutable_hook_done()->mutable_health()->set_status(klp::HealthReport::HEALTHY);
+      }
       return send(out);
     case klp::Envelope::kSignal:
       out.mutable_exit()->set_signaled(true);

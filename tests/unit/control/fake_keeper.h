@@ -41,6 +41,11 @@ class FakeHost {
   /// What a well-behaved agent does about Stop; the keeper sets it.
   std::function<void(int code)> exit;
 
+  /// What a well-behaved agent's saveState gives, JSON; its other hooks return.
+  std::string state = "null";
+  /// Gets its calls of hooks instead.
+  std::function<void(const klp::HookCall&)> on_hook;
+
   spec::SandboxSpec spec;
   std::vector<Fd> descriptors;  ///< standard streams, then mounts
   std::vector<klp::Envelope> received;

@@ -17,8 +17,7 @@ namespace {
 KlpTerms terms() {
   KlpTerms terms;
   terms.agent_id = "b";
-  terms.version = "1.0.0";
-  terms.capabilities = {"echo"};
+  terms.identity = {"1.0.0", {"echo"}, {}};
   terms.runner_protocol = true;
   terms.in_flight = 2;
   return terms;
@@ -441,7 +440,7 @@ TEST_CASE("a Resume that is none") {
   }
   SUBCASE("of another version") {
     KlpTerms with = terms();
-    with.version = "2.0.0";
+    with.identity.version = "2.0.0";
     Host host(with, KlpChannel::Begin::kResume);
     host.resume(klp::Resume::SERVING);
     host.until([&] { return !host.refusal.empty(); });

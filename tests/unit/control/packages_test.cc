@@ -39,9 +39,14 @@ struct Store {
     return std::move(*package);
   }
   [[nodiscard]] std::string sealed(const std::string& tar) const {
-    auto name = store.seal(staged(tar));
+    auto name = store.seal(staged(tar), "a");
     REQUIRE_MESSAGE(name, (name ? "" : name.error().message()));
     return *name;
+  }
+  /// Of a sealed package.
+  [[nodiscard]] std::string place(const std::string& name) const { return path() + "/a/" + name; }
+  [[nodiscard]] std::ptrdiff_t count() const {
+    return std::distance(fs::directory_iterator(path() + "/a"), fs::directory_iterator());
   }
   /// The refusal's message; checks that nothing is left behind.
   [[nodiscard]] std::string refusal(const std::string& tar, const PackageLimits& limits = {}) const {
@@ -89,19 +94,19 @@ TEST_CASE("a package is staged, sealed under its content's name, and readable by
                                   .symlink("node_modules/.bin/run", "../../bin/run")
                                   .bytes());
   CHECK(package.manifest() == R"({"id":"a"})");
-  const auto name = store.store.seal(std::move(package));
+  const auto name = store.store.seal(std::move(package), "a");
   umask(old);
   REQUIRE(name);
   CHECK(name->size() == 64);
-  const std::string root = store.path() + "/" + *name;
+  const std::string root = store.place(*name);
   CHECK(mode_of(root) == 0755);
   CHECK(mode_of(root + "/deep/er") == 0755);
   CHECK(mode_of(root + "/manifest.json") == 0444);
   CHECK(mode_of(root + "/bin/run") == 0555);  // no set-user-id
   CHECK(fs::read_symlink(root + "/node_modules/.bin/run") == "../../bin/run");
   CHECK(fs::file_size(root + "/deep/er/data.bin") == 1 << 20);
-  CHECK(store.store.list().value() == std::vector<std::string>{*name});
-  CHECK(std::distance(fs::directory_iterator(store.path()), fs::directory_iterator()) == 1);
+  CHECK(store.store.list().value() == std::vector<std::string>{"a/" + *name});
+  CHECK(store.count() == 1);
 }
 
 TEST_CASE("every tar format, gzipped or not, and any order give the same package") {
@@ -124,7 +129,7 @@ TEST_CASE("every tar format, gzipped or not, and any order give the same package
                                 .file(std::string(90, 'd') + "/" + std::string(90, 'f'))
                                 .bytes()));
   REQUIRE(names.size() == 1);
-  CHECK(fs::exists(store.path() + "/" + *names.begin() + "/lib/ünï.txt"));
+  CHECK(fs::exists(store.place(*names.begin()) + "/lib/ünï.txt"));
   CHECK(store.store.list()->size() == 1);
 }
 
@@ -152,11 +157,11 @@ TEST_CASE("a tar of one directory is that directory") {
                                   .bytes());
   CHECK(package.manifest() == R"({"id":"a"})");
   CHECK(package.entries().contains("src/a"));
-  CHECK(store.store.seal(std::move(package)).value() == flat);
-  CHECK(std::distance(fs::directory_iterator(store.path()), fs::directory_iterator()) == 1);
+  CHECK(store.store.seal(std::move(package), "a").value() == flat);
+  CHECK(store.count() == 1);
   const std::string other = store.sealed(TarBuilder().file("top/manifest.json", "{}").bytes());
-  CHECK(fs::is_regular_file(store.path() + "/" + other + "/manifest.json"));
-  CHECK(std::distance(fs::directory_iterator(store.path()), fs::directory_iterator()) == 2);
+  CHECK(fs::is_regular_file(store.place(other) + "/manifest.json"));
+  CHECK(store.count() == 2);
 
   const Store empty;
   has(empty.refusal(TarBuilder().file("a/manifest.json").file("b/x").bytes()), "no manifest.json at its root");
@@ -267,6 +272,30 @@ TEST_CASE("bombs: sizes, counts and names have limits") {
   has(store.refusal(bomb, limits), "bomb: is larger than");
 }
 
+TEST_CASE("bombs: what unpacks to far more than it is") {
+  const Store store;
+  PackageLimits limits;
+  limits.ratio_from = 1 << 20;
+  const std::string zeros(4 << 20, '\0');
+  const std::string why = "unpacks to more than 100 times its size";
+  has(store.refusal(TarBuilder(TarFormat::kPax, true).file("manifest.json").file("bomb", zeros).bytes(), limits), why);
+  // Its holes are in no byte of the tar.
+  has(store.refusal(package().add({"s", zeros, S_IFREG | 0644, "", "", 1 << 20}).bytes(), limits), why);
+  // Nothing but headers, which are mostly zeros.
+  TarBuilder headers(TarFormat::kUstar, true);
+  headers.file("manifest.json");
+  for (int at = 0; at < 4000; ++at) headers.file("d/" + std::to_string(at), "");
+  const std::string many = headers.bytes();
+  limits.ratio = 10;
+  has(store.refusal(many, limits), "unpacks to more than 10 times its size");
+  // Small packages and those that are not compressed are what they are.
+  limits = {};
+  CHECK(store.stage(many));
+  CHECK(store.stage(TarBuilder(TarFormat::kPax, true).file("manifest.json").file("a", zeros).bytes()));
+  limits.ratio_from = 0;
+  CHECK(store.stage(package().file("a", zeros).bytes(), limits));
+}
+
 TEST_CASE("a size that lies is refused before anything is read") {
   const Store store;
   const std::string end(1024, '\0');
@@ -345,10 +374,10 @@ TEST_CASE("files are added before sealing, and belong to the content") {
   CHECK_FALSE(staged.add_file("../x", "outside"));
   CHECK_FALSE(staged.add_file("manifest.json/x", "below a file"));
   CHECK(staged.read(".kai/main.mjs", 100).value() == "export {}");
-  const auto name = store.store.seal(std::move(staged));
+  const auto name = store.store.seal(std::move(staged), "a");
   REQUIRE(name);
   CHECK(*name != without);
-  const std::string root = store.path() + "/" + *name;
+  const std::string root = store.place(*name);
   CHECK(mode_of(root + "/.kai") == 0755);
   CHECK(mode_of(root + "/.kai/main.mjs") == 0444);
   CHECK(read_file(root + "/.kai/main.mjs").value() == "export {}");
@@ -380,8 +409,8 @@ TEST_CASE("what is not sealed is gone, and what a crash left is removed at the n
   fs::create_directory_symlink(outside, store.path() + "/.staging-link");
   CHECK(store.open().list());
   CHECK(fs::exists(outside + "/precious"));
-  CHECK(std::distance(fs::directory_iterator(store.path()), fs::directory_iterator()) == 1);
-  CHECK(store.store.list().value() == std::vector<std::string>{kept});
+  CHECK(store.count() == 1);
+  CHECK(store.store.list().value() == std::vector<std::string>{"a/" + kept});
 }
 
 TEST_CASE("packages are removed one by one, or all that nothing refers to") {
@@ -389,15 +418,78 @@ TEST_CASE("packages are removed one by one, or all that nothing refers to") {
   const std::string a = store.sealed(package().file("a/b", "1").bytes());
   const std::string b = store.sealed(package().file("b", "1").bytes());
   const std::string c = store.sealed(package().file("c", "1").bytes());
-  REQUIRE(store.store.remove(a));
-  REQUIRE(store.store.remove(a));
-  CHECK_FALSE(fs::exists(store.path() + "/" + a));
-  CHECK_FALSE(store.store.remove("../packages"));
-  CHECK_FALSE(store.store.remove(""));
-  CHECK_FALSE(store.store.remove(std::string(64, '.')));
-  REQUIRE(store.store.remove_unreferenced({c}));
-  CHECK(store.store.list().value() == std::vector<std::string>{c});
+  CHECK(store.store.size("a", a).value() == 11);
+  REQUIRE(store.store.remove("a", a));
+  REQUIRE(store.store.remove("a", a));
+  CHECK_FALSE(store.store.has("a", a));
+  CHECK(store.store.size("a", a).value() == 0);
+  CHECK_FALSE(fs::exists(store.place(a)));
+  REQUIRE(store.store.remove("nobody", a));
+  CHECK_FALSE(store.store.remove("a", "../packages"));
+  CHECK_FALSE(store.store.remove("a", ""));
+  CHECK_FALSE(store.store.remove("a", std::string(64, '.')));
+  CHECK_FALSE(store.store.remove("..", b));
+  CHECK_FALSE(store.store.remove("a/../a", b));
+  CHECK_FALSE(store.store.remove("", b));
+  REQUIRE(store.store.remove_unreferenced({"a/" + c}));
+  CHECK(store.store.list().value() == std::vector<std::string>{"a/" + c});
   CHECK(store.sealed(package().file("b", "1").bytes()) == b);
+}
+
+TEST_CASE("each agent has packages of its own, whatever is in those of others") {
+  const Store store;
+  const std::string tar = package().file("x", "1").bytes();
+  const auto of_a = store.store.seal(store.staged(tar), "a");
+  const auto of_b = store.store.seal(store.staged(tar), "b");
+  REQUIRE(of_a);
+  REQUIRE(of_b);
+  CHECK(*of_a == *of_b);
+  CHECK(store.store.list().value() == std::vector<std::string>{"a/" + *of_a, "b/" + *of_b});
+  REQUIRE(store.store.remove("a", *of_a));
+  CHECK(store.store.has("b", *of_b));
+  for (const std::string name : {"", "..", ".hidden", "a/b", "-rf", "a\n", "kaid "}) {
+    INFO(name);
+    CHECK_FALSE(store.store.seal(store.staged(tar), name));
+  }
+  // Nothing but a directory is an agent's.
+  fs::create_directory_symlink(store.directory / "packages", store.path() + "/c");
+  CHECK_FALSE(store.store.seal(store.staged(tar), "c"));
+}
+
+TEST_CASE("a package goes in one step, and its bytes after that") {
+  const Store store;
+  const std::string name = store.sealed(package().bytes());
+  CHECK_FALSE(store.store.held("a", name));
+  {
+    const auto hold = store.store.hold("a", name);
+    const auto other = store.store.hold("a", name);
+    CHECK(store.store.held("a", name));
+    CHECK_FALSE(store.store.held("b", name));
+  }
+  CHECK_FALSE(store.store.held("a", name));
+  const auto aside = store.store.set_aside("a", name);
+  REQUIRE(aside);
+  CHECK_FALSE(store.store.has("a", name));
+  CHECK(fs::exists(store.path() + "/" + *aside));
+  CHECK(store.store.set_aside("a", name).value().empty());
+  REQUIRE(store.store.remove_aside(*aside));
+  CHECK_FALSE(fs::exists(store.path() + "/" + *aside));
+  CHECK_FALSE(store.store.remove_aside("a"));
+  CHECK(fs::exists(store.path() + "/a"));
+}
+
+TEST_CASE("what a kaid before this one kept under the hash alone is moved to its agent") {
+  const Store store;
+  const std::string used = store.sealed(package().file("x", "1").bytes());
+  const std::string unused = store.sealed(package().file("x", "2").bytes());
+  fs::rename(store.place(used), store.path() + "/" + used);
+  fs::rename(store.place(unused), store.path() + "/" + unused);
+  REQUIRE(store.store.remove_unreferenced({"a/" + used}));
+  CHECK(store.store.list().value() == std::vector<std::string>{"a/" + used});
+  CHECK(read_file(store.place(used) + "/x").value() == "1");
+  CHECK_FALSE(fs::exists(store.path() + "/" + unused));
+  REQUIRE(store.store.remove_unreferenced({}));
+  CHECK(fs::is_empty(store.path()));
 }
 
 TEST_CASE("a store that cannot be made is an error") {

@@ -16,7 +16,7 @@ constexpr Phase kPhases[] = {Phase::kHello,   Phase::kAccepted, Phase::kRefused,
 Kinds legal(bool from_host, Phase phase) {
   Kinds kinds;
   // Beyond the last field too: an unknown kind is never legal.
-  for (int kind = 0; kind <= 20; ++kind) {
+  for (int kind = 0; kind <= 23; ++kind) {
     const auto which = static_cast<E::KindCase>(kind);
     if (from_host ? legal_from_host(phase, which) : legal_from_control(phase, which)) kinds.insert(kind);
   }
@@ -25,19 +25,21 @@ Kinds legal(bool from_host, Phase phase) {
 
 TEST_CASE("what a host may say when") {
   CHECK(legal(true, Phase::kHello) == Kinds{E::kHello, E::kStartFailed, E::kResume});
-  CHECK(legal(true, Phase::kAccepted) ==
-        Kinds{E::kRunnerHello, E::kStarted, E::kStartFailed, E::kMessage, E::kMemoryRequest, E::kLog, E::kExit});
-  CHECK(legal(true, Phase::kServing) == Kinds{E::kMessage, E::kMemoryRequest, E::kHealthReport, E::kLog, E::kExit});
+  CHECK(legal(true, Phase::kAccepted) == Kinds{E::kRunnerHello, E::kStarted, E::kStartFailed, E::kMessage,
+                                               E::kMemoryRequest, E::kHookDone, E::kLog, E::kExit});
+  CHECK(legal(true, Phase::kServing) ==
+        Kinds{E::kMessage, E::kMemoryRequest, E::kHealthReport, E::kHookDone, E::kLog, E::kExit});
   CHECK(legal(true, Phase::kClosing) == Kinds{E::kRunnerHello, E::kStarted, E::kStartFailed, E::kMessage,
-                                              E::kMemoryRequest, E::kHealthReport, E::kLog, E::kExit});
+                                              E::kMemoryRequest, E::kHealthReport, E::kHookDone, E::kLog, E::kExit});
   CHECK(legal(true, Phase::kRefused).empty());
   CHECK(legal(true, Phase::kEnded).empty());
 }
 
 TEST_CASE("what control may say when") {
   CHECK(legal(false, Phase::kHello) == Kinds{E::kAccepted, E::kRefused, E::kResumed});
-  CHECK(legal(false, Phase::kAccepted) == Kinds{E::kMessage, E::kMemoryAnswer, E::kStop, E::kSignal});
-  CHECK(legal(false, Phase::kServing) == Kinds{E::kMessage, E::kMemoryAnswer, E::kHealthRequest, E::kStop, E::kSignal});
+  CHECK(legal(false, Phase::kAccepted) == Kinds{E::kMessage, E::kMemoryAnswer, E::kHookCall, E::kStop, E::kSignal});
+  CHECK(legal(false, Phase::kServing) ==
+        Kinds{E::kMessage, E::kMemoryAnswer, E::kHealthRequest, E::kHookCall, E::kStop, E::kSignal});
   CHECK(legal(false, Phase::kClosing) == Kinds{E::kMessage, E::kMemoryAnswer, E::kSignal});
   CHECK(legal(false, Phase::kRefused).empty());
   CHECK(legal(false, Phase::kEnded).empty());

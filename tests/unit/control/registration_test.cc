@@ -8,6 +8,7 @@
 #include "base/unix.h"
 #include "supervisor/control/typescript.h"
 #include "tests/unit/control/control_fixture.h"
+#include "tests/unit/control/signed_package.h"
 #include "tests/unit/control/tar_builder.h"
 
 namespace kai::test {
@@ -16,6 +17,7 @@ namespace {
 control::Request register_request() {
   control::Request request;
   request.mutable_register_()->set_label("test");
+  request.mutable_register_()->set_directory(true);
   return request;
 }
 
@@ -145,6 +147,111 @@ TEST_CASE("a Python agent's modules are in its package, or it is not registered"
   CHECK(add("~=1.4", true).has_done());
 }
 
+Policy trusting(std::vector<std::string> keys) {
+  Policy policy = builtin_policy(true);
+  policy.trusted_keys = std::move(keys);
+  return policy;
+}
+
+struct SignedFixture : ControlFixture {
+  SignedFixture() : ControlFixture(trusting({kSigner.public_key, kOtherSigner.public_key})) {}
+
+  /// Registers a version of agent a1 that `signer` signed (nullptr: nobody), as an archive or as a directory.
+  control::Response add_version(const std::string& version, const TestSigner* signer, bool is_directory = false) {
+    auto manifest = manifest_of("a1");
+    manifest["version"] = version;
+    PackageFiles files = {{"manifest.json", manifest.dump()}, {"main.sh", "#!/bin/sh\n"}};
+    if (signer != nullptr) files = listed(std::move(files), signer);
+    const Fd file = std::move(*sealed_memfd("tar", tar_of(files)));
+    control::Request request;
+    request.mutable_register_()->set_directory(is_directory);
+    return call(request, {file.get()});
+  }
+  /// Of the records of agent a1 with that event, the metadata.
+  std::vector<nlohmann::json> records(const std::string& event) {
+    std::vector<nlohmann::json> found;
+    control::Request request;
+    request.mutable_audit_list()->set_id("a1");
+    const auto id = operator_->send(request);
+    operator_->wait(id);
+    for (const auto& response : operator_->responses) {
+      if (response.id() != id || !response.has_record()) continue;
+      const auto record = nlohmann::json::parse(response.record());
+      if (record["event"] == event) found.push_back(record["metadata"]);
+    }
+    return found;
+  }
+};
+
+TEST_CASE_FIXTURE(SignedFixture, "who signed a package is kept, and is in the audit") {
+  const auto answer = add_version("1.0.0", &kSigner);
+  const auto json = document(answer);
+  CHECK(json["warnings"].empty());
+  CHECK(registry->get("a1").value()->active.signer == kSigner.public_key);
+  const auto created = records("created");
+  REQUIRE(created.size() == 1);
+  CHECK(created[0]["signed"] == true);
+  CHECK(created[0]["signer"] == kSigner.public_key);
+  CHECK(created[0]["package"] == json["package"]);
+  CHECK(created[0]["operatorUid"] == geteuid());
+  CHECK(records("registered").at(0)["signer"] == kSigner.public_key);
+  // The same again is known already.
+  CHECK(document(add_version("1.0.0", &kSigner))["package"] == json["package"]);
+  CHECK(records("created").size() == 1);
+}
+
+TEST_CASE_FIXTURE(SignedFixture, "not signed: of a local directory with a warning, of an archive not at all") {
+  const auto refused = add_version("1.0.0", nullptr);
+  CHECK(code(refused) == "DENIED");
+  CHECK(refused.failed().hint().find("kaictl package sign") != std::string::npos);
+  CHECK_FALSE(registry->get("a1").value());
+  CHECK(packages->list()->empty());
+
+  const auto answer = add_version("1.0.0", nullptr, true);
+  REQUIRE(answer.has_done());
+  REQUIRE(answer.done().warnings_size() == 1);
+  CHECK(answer.done().warnings(0).find("not signed") != std::string::npos);
+  const auto created = records("created");
+  REQUIRE(created.size() == 1);
+  CHECK(created[0]["signed"] == false);
+  CHECK(log_text().find("the package is not signed") != std::string::npos);
+}
+
+TEST_CASE_FIXTURE(SignedFixture, "another signer takes an agent over with the operator's leave alone") {
+  REQUIRE(add_version("1.0.0", nullptr, true).has_done());
+  REQUIRE(add_version("1.1.0", &kSigner).has_done());
+  for (const auto& answer : {add_version("1.2.0", &kOtherSigner), add_version("1.2.0", nullptr, true),
+                             add_version("1.1.0", &kOtherSigner)}) {
+    CHECK(code(answer) == "DENIED");
+    CHECK(answer.failed().hint().find("signerChange") != std::string::npos);
+  }
+  CHECK(registry->get("a1").value()->active.version == "1.1.0");
+  CHECK(packages->list()->size() == 2);  // what was refused is gone again
+  Policy leave = trusting({kSigner.public_key, kOtherSigner.public_key});
+  leave.grants = {"signerChange"};
+  policies.use({{leave}, {}});
+  REQUIRE(add_version("1.2.0", &kOtherSigner).has_done());
+  CHECK(registry->get("a1").value()->active.signer == kOtherSigner.public_key);
+  CHECK(registry->get("a1").value()->previous_version == "1.1.0");
+}
+
+TEST_CASE_FIXTURE(SignedFixture, "the same bytes stay bad, and are not registered again") {
+  REQUIRE(add_version("1.0.0", &kSigner).has_done());
+  REQUIRE(add_version("1.1.0", &kSigner).has_done());
+  REQUIRE(registry->activate("a1", "1.0.0", ""));
+  REQUIRE(registry->mark_bad("a1", "1.1.0", "it crashed"));
+  end();
+  start();
+  const auto answer = add_version("1.1.0", &kSigner);
+  CHECK(code(answer) == "DENIED");
+  CHECK(answer.failed().message().find("it crashed") != std::string::npos);
+  CHECK(registry->get("a1").value()->active.version == "1.0.0");
+  // Out of the archive they are as bad.
+  REQUIRE(registry->set_previous_version("a1", ""));
+  REQUIRE(registry->remove_version("a1", "1.1.0"));
+  CHECK(code(add_version("1.1.0", &kSigner)) == "DENIED");
+}
+
 struct TypescriptFixture : ControlFixture {
   nlohmann::json manifest() {
     auto json = manifest_of("ts");
@@ -184,11 +291,23 @@ TEST_CASE_FIXTURE(TypescriptFixture, "TypeScript is compiled in a sandbox, and w
   CHECK(argv.at(1) == "/agent/main.ts");
   CHECK(source == "const x: number = 1;\n");
   const std::string package = document(answer)["package"];
-  CHECK(read_file(directory / ("state/packages/" + package + "/.kai/main.mjs")).value_or("") == "export default 1;\n");
+  CHECK(read_file(directory / ("state/packages/ts/" + package + "/.kai/main.mjs")).value_or("") ==
+        "export default 1;\n");
   keeper->on_spawn = nullptr;
   REQUIRE(call(start_of("ts")).has_done());
   const auto& run = keeper->host().spec.argv();
   CHECK(std::find(run.begin(), run.end(), "/agent/.kai/main.mjs") != run.end());
+}
+
+TEST_CASE_FIXTURE(TypescriptFixture, "what is compiled is beside what was signed") {
+  policies.use({{trusting({kSigner.public_key})}, {}});
+  compiler("export default 1;\n", "", 0);
+  const Fd file = std::move(*sealed_memfd(
+      "tar", tar_of(listed({{"manifest.json", manifest().dump()}, {"main.ts", "const x = 1;\n"}}, &kSigner))));
+  const auto answer = call(register_request(), {file.get()});
+  REQUIRE_MESSAGE(answer.has_done(), answer.failed().message());
+  CHECK(registry->get("ts").value()->active.signer == kSigner.public_key);
+  CHECK(registry->get("ts").value()->active.entry_override == ".kai/main.mjs");
 }
 
 TEST_CASE_FIXTURE(TypescriptFixture, "the compiler's messages are the error") {

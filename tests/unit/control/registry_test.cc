@@ -81,7 +81,153 @@ TEST_CASE("versions: a new one is added, the same one replaced, the last put is 
   REQUIRE(versions.size() == 2);
   CHECK(versions[0].version == "1.1.0");
   CHECK(versions[1].version == "1.0.0");
-  CHECK(registry.packages_in_use().value() == std::set<std::string>{"other", std::string(64, 'a')});
+  CHECK(registry.packages_in_use().value() == std::set<std::string>{"a/other", "a/" + std::string(64, 'a')});
+}
+
+RegisteredVersion signed_version(const std::string& number, const std::string& package, const std::string& signer) {
+  RegisteredVersion made = version(number);
+  made.package = package;
+  made.signer = signer;
+  return made;
+}
+
+TEST_CASE("the archive: versions beside the active one, and the one before it") {
+  const TempDirectory directory;
+  auto registry = open_registry(directory / "registry.db");
+  CHECK_FALSE(registry.add_version("a", version("1.0.0")));
+  const auto first = registry.put("a", signed_version("1.0.0", "p1", "RWkey"));
+  REQUIRE(first);
+  CHECK(first->active.signer == "RWkey");
+  CHECK(first->previous_version.empty());
+  CHECK(first->upgrade.empty());
+  REQUIRE(registry.add_version("a", signed_version("1.1.0", "p2", "")));
+  CHECK(registry.get("a").value()->active.version == "1.0.0");
+  CHECK_FALSE(registry.add_version("a", signed_version("1.0.0", "p3", "")));
+  CHECK(registry.get("a").value()->active.package == "p1");
+
+  const auto second = registry.activate("a", "1.1.0", R"({"phase":"probation"})");
+  REQUIRE(second);
+  CHECK(second->active.version == "1.1.0");
+  CHECK(second->active.package == "p2");
+  CHECK(second->previous_version == "1.0.0");
+  CHECK(second->upgrade == R"({"phase":"probation"})");
+  const auto missing = registry.activate("a", "9.9.9", "");
+  REQUIRE_FALSE(missing);
+  CHECK(missing.error().message() == "agent a has no version 9.9.9");
+  CHECK_FALSE(registry.activate("nobody", "1.0.0", ""));
+  CHECK(registry.get("a").value()->upgrade == R"({"phase":"probation"})");
+
+  REQUIRE(registry.set_upgrade("a", ""));
+  CHECK(registry.get("a").value()->upgrade.empty());
+  // The same one again changes nothing.
+  CHECK(registry.activate("a", "1.1.0", "")->previous_version == "1.0.0");
+  CHECK(registry.put("a", signed_version("1.1.0", "p2", ""))->previous_version == "1.0.0");
+  const auto back = registry.activate("a", "1.0.0", "");
+  CHECK(back->previous_version == "1.1.0");
+  CHECK(registry.put("a", version("2.0.0"))->previous_version == "1.0.0");
+}
+
+TEST_CASE("versions leave the archive one by one, but for the active one and the one before it") {
+  const TempDirectory directory;
+  auto registry = open_registry(directory / "registry.db");
+  for (const char* number : {"1.0.0", "1.1.0", "1.2.0"}) REQUIRE(registry.put("a", version(number)));
+  const auto active = registry.remove_version("a", "1.2.0");
+  REQUIRE_FALSE(active);
+  CHECK(active.error().message().find("is the active one or the one before it") != std::string::npos);
+  CHECK_FALSE(registry.remove_version("a", "1.1.0"));
+  REQUIRE(registry.remove_version("a", "1.0.0"));
+  const auto gone = registry.remove_version("a", "1.0.0");
+  REQUIRE_FALSE(gone);
+  CHECK(gone.error().message() == "agent a has no version 1.0.0");
+  CHECK_FALSE(registry.remove_version("nobody", "1.0.0"));
+  CHECK(registry.versions("a")->size() == 2);
+}
+
+TEST_CASE("a version that was taken back stays bad until its bytes change") {
+  const TempDirectory directory;
+  auto registry = open_registry(directory / "registry.db");
+  REQUIRE(registry.put("a", signed_version("1.0.0", "p1", "")));
+  REQUIRE(registry.add_version("a", signed_version("1.1.0", "p2", "")));
+  REQUIRE(registry.mark_bad("a", "1.1.0", "it crashed"));
+  CHECK_FALSE(registry.mark_bad("a", "9.9.9", "it crashed"));
+  CHECK(registry.versions("a")->at(1).bad == "it crashed");
+  REQUIRE(registry.add_version("a", signed_version("1.1.0", "p2", "")));
+  CHECK(registry.versions("a")->at(1).bad == "it crashed");
+  CHECK(registry.put("a", signed_version("1.1.0", "p2", ""))->active.bad == "it crashed");
+  REQUIRE(registry.activate("a", "1.0.0", ""));
+  REQUIRE(registry.add_version("a", signed_version("1.1.0", "p3", "")));
+  CHECK(registry.versions("a")->at(1).bad.empty());
+}
+
+TEST_CASE("the saved state of an agent: one, until it is taken or the agent goes") {
+  const TempDirectory directory;
+  const std::string path = directory / "registry.db";
+  auto registry = open_registry(path);
+  CHECK_FALSE(registry.set_saved_state("a", "{}"));
+  REQUIRE(registry.put("a", version("1.0.0")));
+  CHECK(registry.saved_state("a").value().empty());
+  REQUIRE(registry.set_saved_state("a", R"({"n":1})"));
+  REQUIRE(registry.set_saved_state("a", R"({"n":2})"));
+  REQUIRE(registry.sync());
+  registry = open_registry(path);
+  CHECK(registry.saved_state("a").value() == R"({"n":2})");
+  REQUIRE(registry.set_saved_state("a", ""));
+  REQUIRE(registry.set_saved_state("a", ""));
+  CHECK(registry.saved_state("a").value().empty());
+  REQUIRE(registry.set_saved_state("a", R"({"n":3})"));
+  REQUIRE(registry.remove("a"));
+  REQUIRE(registry.put("a", version("1.0.0")));
+  CHECK(registry.saved_state("a").value().empty());
+}
+
+/// A registry as the kaid of schema 2 wrote it: with an agent that has two versions.
+void write_schema_2(const std::string& path) {
+  sqlite3* raw = nullptr;
+  REQUIRE(sqlite3_open(path.c_str(), &raw) == SQLITE_OK);
+  constexpr const char* kOld = R"sql(
+    CREATE TABLE agents(
+      id TEXT PRIMARY KEY NOT NULL, active_version TEXT NOT NULL,
+      desired TEXT NOT NULL CHECK(desired IN ('stopped', 'running')), state TEXT NOT NULL,
+      uid_slot INTEGER NOT NULL UNIQUE, created_at INTEGER NOT NULL, last_end TEXT NOT NULL,
+      FOREIGN KEY(id, active_version) REFERENCES versions(agent_id, version) DEFERRABLE INITIALLY DEFERRED) STRICT;
+    CREATE TABLE versions(
+      agent_id TEXT NOT NULL REFERENCES agents(id) ON DELETE CASCADE, version TEXT NOT NULL, package TEXT NOT NULL,
+      manifest TEXT NOT NULL, entry_override TEXT NOT NULL, registered_at INTEGER NOT NULL,
+      PRIMARY KEY(agent_id, version)) STRICT;
+    CREATE TABLE synced(row INTEGER PRIMARY KEY CHECK(row = 1), count INTEGER NOT NULL) STRICT;
+    INSERT INTO synced VALUES(1, 0);
+    ALTER TABLE agents ADD COLUMN quarantine TEXT NOT NULL DEFAULT '';
+    ALTER TABLE agents ADD COLUMN ended_instance INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE agents ADD COLUMN public_key TEXT NOT NULL DEFAULT '';
+    BEGIN;
+    INSERT INTO agents VALUES('a', '1.1.0', 'running', 'active', 3, 5, '{}', '', 7, 'key');
+    INSERT INTO versions VALUES('a', '1.0.0', 'p1', '{}', '', 1), ('a', '1.1.0', 'p2', '{}', '.kai/main.mjs', 2);
+    COMMIT;
+    PRAGMA user_version=2;
+  )sql";
+  REQUIRE(sqlite3_exec(raw, kOld, nullptr, nullptr, nullptr) == SQLITE_OK);
+  sqlite3_close(raw);
+}
+
+TEST_CASE("a registry of an earlier kaid is brought up to date, and loses nothing") {
+  const TempDirectory directory;
+  const std::string path = directory / "registry.db";
+  write_schema_2(path);
+  auto registry = open_registry(path);
+  const auto agent = registry.get("a").value();
+  REQUIRE(agent);
+  CHECK(agent->active.version == "1.1.0");
+  CHECK(agent->active.entry_override == ".kai/main.mjs");
+  CHECK(agent->active.signer.empty());
+  CHECK(agent->active.bad.empty());
+  CHECK(agent->previous_version.empty());
+  CHECK(agent->upgrade.empty());
+  CHECK(agent->uid_slot == 3);
+  CHECK(agent->ended_instance == 7);
+  CHECK(agent->public_key == "key");
+  CHECK(registry.versions("a")->size() == 2);
+  CHECK(registry.activate("a", "1.0.0", "")->previous_version == "1.1.0");
+  REQUIRE(registry.set_saved_state("a", "{}"));
 }
 
 TEST_CASE("everything survives being closed and opened") {

@@ -71,7 +71,7 @@ TEST_CASE("audit export: the lines as they come, to standard output or to a file
   const std::filesystem::directory_iterator left(directory.path());
   CHECK(std::distance(begin(left), end(left)) == 1);
   CHECK(kaictl({"audit", "export", "--file", "/dev/null"}).exit_code == 5);
-  CHECK(kaictl({"audit", "export", "--file", directory / "no/such"}).exit_code == 1);
+  CHECK(kaictl({"audit", "export", "--file", directory / "no/such"}).exit_code == 4);
 }
 
 TEST_CASE("audit verify: kaid's report, 1 when something is found") {

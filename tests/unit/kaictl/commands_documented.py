@@ -77,7 +77,7 @@ def main():
         for option in sorted(options):
             if not re.search(r"(?:Fl |, )" + re.escape(option[1:]) + r"\b", section):
                 faults.append(f"kaictl(1): {command} lacks {option}")
-        difference = options ^ (completed(script, f"kaictl {command} -") - shared)
+        difference = (options - shared) ^ (completed(script, f"kaictl {command} -") - shared)
         if difference:
             faults.append(f"the completion of {command} and its --help differ in: {sorted(difference)}")
     for fault in faults:

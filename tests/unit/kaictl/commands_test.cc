@@ -58,6 +58,26 @@ TEST_CASE("status says why and what to do next") {
         "  next        find out why it ended with: kaictl logs calendarAgent, then: kaictl start calendarAgent\n");
 }
 
+TEST_CASE("status of an agent that is being upgraded, and for how long that may be taken back") {
+  const auto shown = [](const std::string& upgrade) {
+    return ask({"status", "a"}, R"({"id":"a","status":"active","state":"running","upgrade":)" + upgrade + "}")
+        .result.out;
+  };
+  const std::string head = "a: running (active)\n";
+  CHECK(shown(R"({"phase":"underWay","type":"soft","from":"1.0.0","to":"1.1.0"})") ==
+        head + "  upgrade     1.1.0 takes the place of 1.0.0 (soft)\n");
+  CHECK(
+      shown(
+          R"({"phase":"probation","type":"hard","from":"1.0.0","to":"1.1.0","until":"2026-05-04T13:00:30.000Z"},"softSwaps":2)") ==
+      head +
+          "  upgrade     1.1.0 is on probation until 13:00:30Z, and 1.0.0 what it goes back to\n"
+          "  soft swaps  2\n");
+  CHECK(shown(R"({"phase":"leaving","type":"hard","from":"1.0.0","to":"1.1.0"})") ==
+        head + "  upgrade     1.1.0 serves; the process of 1.0.0 is being stopped\n");
+  for (const char* const odd : {"{}", "[]", "7", R"({"phase":"over"})"}) CHECK(shown(odd) == head);
+  CHECK(shown(R"({"phase":"probation","until":"\u001b[2J"})").find('\x1b') == std::string::npos);
+}
+
 TEST_CASE("status of an agent in quarantine, and of one that waits for its restart") {
   const char* const kQuarantined =
       R"({"id":"a","status":"quarantined","state":"quarantined","desired":"running","version":"1.0.0",)"

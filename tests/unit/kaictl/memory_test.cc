@@ -168,7 +168,7 @@ TEST_CASE("memory export: a file of its owner's, whole or as it was before") {
   // kaid never hears of what cannot be written.
   CHECK(kaictl({"memory", "export", "a", "/dev/null"}).exit_code == 5);
   CHECK(kaictl({"memory", "export", "a", directory.path()}).exit_code == 5);
-  CHECK(kaictl({"memory", "export", "a", directory / "no/such"}).exit_code == 1);
+  CHECK(kaictl({"memory", "export", "a", directory / "no/such"}).exit_code == 4);
   CHECK(exported({"memory", "export", "x", file}, "", "NOT_FOUND").result.exit_code == 4);
 }
 

@@ -63,6 +63,21 @@ TEST_CASE("status") {
             "reason":{"type":"crash","description":"d","timestamp":"2026-05-04T13:00:00.000Z","severity":"medium"},
             "retryCount":0,"maxRetries":3}})");
   CHECK(holds("status", document));
+  document["upgrade"] = {{"phase", "probation"},
+                         {"type", "soft"},
+                         {"from", "1.0.3"},
+                         {"to", "1.1.0"},
+                         {"until", "2026-05-04T13:00:30.000Z"}};
+  document["softSwaps"] = 1;
+  CHECK(holds("status", document));
+  document["upgrade"].erase("until");
+  document["upgrade"]["phase"] = "leaving";
+  CHECK(holds("status", document));
+  for (const auto& [name, wrong] : {std::pair{"phase", "over"}, {"until", "soon"}, {"type", "gentle"}}) {
+    json odd = document;
+    odd["upgrade"][name] = wrong;
+    CHECK_FALSE(holds("status", odd));
+  }
   CHECK(holds("status", json{{"id", "x"}, {"status", "not_found"}}));
   CHECK_FALSE(holds("status", json{{"id", "x"}, {"status", "active"}}));
   document["lastEnd"]["cause"] = "unknown";
@@ -84,6 +99,56 @@ TEST_CASE("messages, records of the log, states") {
   CHECK_FALSE(holds("log-record", record));
   CHECK(holds("state", json{{"id", "a"}, {"state", "stopped"}, {"status", "terminated"}}));
   CHECK(holds("register", json{{"id", "a"}, {"version", "1.0.0"}, {"warnings", {"no network"}}}));
+}
+
+TEST_CASE("upgrades: the result, the plan, the archive, snapshots") {
+  json result = json::parse(
+      R"({"success":true,"type":"soft","rollbackAvailable":true,"from":"1.0.3","to":"1.1.0","targetVersion":"1.1.0",
+          "how":"soft","steps":[{"step":"load","ms":12.4}],"messagesHeld":14,"pauseMs":3.2,"forced":false,
+          "backup":"/var/lib/kai/backups/a/1","probationMs":30000,"id":"a","warnings":[]})");
+  CHECK(holds("upgrade", result));
+  result["type"] = "gentle";
+  CHECK_FALSE(holds("upgrade", result));
+  result["type"] = "rollback";
+  result["success"] = false;
+  result["error"] = "onUpgrade threw";
+  CHECK(holds("upgrade", result));
+  json unknown = result;
+  unknown.erase("to");
+  CHECK(holds("upgrade", unknown));
+  unknown["success"] = true;
+  CHECK_FALSE(holds("upgrade", unknown));
+  result["how"] = "replace";
+  CHECK_FALSE(holds("upgrade", result));
+  result["how"] = "replaced";
+  CHECK(holds("upgrade", result));
+  result["steps"] = {"load"};
+  CHECK_FALSE(holds("upgrade", result));
+
+  json plan = json::parse(
+      R"({"id":"a","from":"1.0.3","to":"1.1.0","type":"hard","why":"its environment differs","allowed":false,
+          "findings":[{"kind":"widened","weight":"needs_force","pointer":"/memory/maxSize","message":"m","rule":"builtin"},
+                      {"kind":"bad","weight":"refused","message":"m"},
+                      {"kind":"soft","weight":"refused","message":"m"}],"steps":["backup","load"],"warnings":[]})");
+  CHECK(holds("upgrade-plan", plan));
+  plan["findings"][1]["weight"] = "heavy";
+  CHECK_FALSE(holds("upgrade-plan", plan));
+
+  json versions = json::parse(
+      R"({"id":"a","versions":[{"version":"1.0.3","package":"9f86","registeredAt":"2026-05-04T13:00:00.000Z",
+          "active":true,"previous":false,"bytes":1434,"signer":"RWQ","bad":"it crashed"}]})");
+  CHECK(holds("versions", versions));
+  versions["versions"][0]["registeredAt"] = 1;
+  CHECK_FALSE(holds("versions", versions));
+  CHECK(holds("prune", json{{"id", "a"}, {"removed", {"1.0.1"}}, {"freedBytes", 1434}}));
+  CHECK_FALSE(holds("prune", json{{"id", "a"}}));
+  CHECK(holds("snapshot", json{{"id", "a"},
+                               {"version", "1.0.3"},
+                               {"bytes", 1434},
+                               {"memoryEntries", 12},
+                               {"state", true},
+                               {"file", "a.kai"}}));
+  CHECK(holds("restore", json{{"id", "a"}, {"version", "1.0.3"}, {"memoryEntries", 12}, {"warnings", json::array()}}));
 }
 
 TEST_CASE("events and records of the audit") {
@@ -175,6 +240,26 @@ TEST_CASE("memory") {
   CHECK_FALSE(holds("memory-list", json{{"keys", {""}}}));
   CHECK(holds("memory-transfer", json{{"id", "a"}, {"entries", 0}, {"bytes", 200}}));
   CHECK_FALSE(holds("memory-transfer", json{{"id", "a"}, {"entries", -1}, {"bytes", 200}}));
+}
+
+TEST_CASE("packages") {
+  const std::string key = "RWQNF6fsJcM0SKL6xgdpmyMnRlUcKXIF39rwp+xPJR6fEjH1yqR5tY38";
+  const json names = {{"id", "a"}, {"version", "1.0.0"}, {"files", 2}};
+  json build = names;
+  build.update(json{{"archive", "a-1.0.0.tar.gz"}, {"bytes", 900}, {"signed", false}, {"warnings", json::array()}});
+  CHECK(holds("package-build", build));
+  build["files"] = 0;
+  CHECK_FALSE(holds("package-build", build));
+  json sign = names;
+  sign.update(json{{"path", "a"}, {"publicKey", key}, {"trustedComment", "timestamp:1\tfile:SHA256SUMS\thashed"}});
+  CHECK(holds("package-sign", sign));
+  sign["publicKey"] = key.substr(1);
+  CHECK_FALSE(holds("package-sign", sign));
+  json verify = names;
+  verify.update(json{{"valid", true}, {"publicKey", key}, {"trustedComment", ""}, {"hashed", false}});
+  CHECK(holds("package-verify", verify));
+  verify["valid"] = false;
+  CHECK_FALSE(holds("package-verify", verify));
 }
 
 TEST_CASE("network") {

@@ -103,8 +103,15 @@ TEST_CASE("no kind gives a writable host directory") {
   CHECK_FALSE(with_mount(static_cast<Mount::Kind>(99), "/usr", "/x").empty());
 }
 
-TEST_CASE("packages and programs are plain names") {
-  CHECK(with_mount(Mount::PACKAGE, "0123abcd", "/x").empty());
+TEST_CASE("packages are the agent's own, and programs kAI's") {
+  CHECK(with_mount(Mount::PACKAGE, "run-test/0123abcd", "/x").empty());
+  CHECK(with_mount(Mount::PACKAGE, "run-test", "/kai/versions").empty());
+  for (const char* source :
+       {"other/0123abcd", "other", "run-test2", "run-test2/0123abcd", "run", "0123abcd", "run-test/", "run-test/.",
+        "run-test/..", "run-test/a/b", "run-test/../other", "run-test//a", "/run-test"}) {
+    CAPTURE(source);
+    CHECK(says(with_mount(Mount::PACKAGE, source, "/x"), "not a package of the agent's own"));
+  }
   for (const char* source : {"", ".", "..", "../state", "a/b", "/etc"}) {
     CAPTURE(source);
     CHECK_FALSE(with_mount(Mount::PACKAGE, source, "/x").empty());

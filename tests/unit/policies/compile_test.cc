@@ -195,7 +195,7 @@ TEST_CASE("mounts: read-only system, package, runner, private directories in ord
   CHECK(mount_at(spec, "/etc") == nullptr);
   CHECK(mount_at(spec, "/proc") == nullptr);
   CHECK(mount_at(spec, "/agent")->kind() == spec::Mount::PACKAGE);
-  CHECK(mount_at(spec, "/agent")->source() == "calendarAgent-abc");
+  CHECK(mount_at(spec, "/agent")->source() == "calendarAgent/calendarAgent-abc");
   CHECK(mount_at(spec, "/node_modules/@kai/agent")->source() == "sdk/node");
   CHECK(mount_at(spec, "/kai/python") == nullptr);
   CHECK(mount_at(spec, "/tmp")->size_bytes() == 64ULL << 20);
@@ -204,6 +204,21 @@ TEST_CASE("mounts: read-only system, package, runner, private directories in ord
   CHECK(mount_at(spec, "/tmp/calendar-cache")->source() == "tmp__calendar-cache");
   CHECK(mount_at(compiled(manifest_with("a.py")).spec, "/kai/python")->source() == "sdk/python");
   CHECK(mount_at(compiled(manifest_with("a.so")).spec, "/kai/kai-native-runner")->source() == "kai-native-runner");
+}
+
+TEST_CASE("all versions of a package are where an SDK can load one, and read-only") {
+  for (const char* entry : {"a.mjs", "a.py", "a.so"}) {
+    CAPTURE(std::string(entry));
+    const spec::SandboxSpec spec = compiled(manifest_with(entry)).spec;
+    REQUIRE(mount_at(spec, "/kai/versions") != nullptr);
+    CHECK(mount_at(spec, "/kai/versions")->kind() == spec::Mount::PACKAGE);
+    CHECK(mount_at(spec, "/kai/versions")->source() == "calendarAgent");
+    CHECK(mount_at(spec, "/kai/versions")->read_only());
+    CHECK(mount_at(spec, "/agent")->read_only());
+  }
+  CHECK(mount_at(compiled(manifest_with("a.sh")).spec, "/kai/versions") == nullptr);
+  const Json runner = {{"kind", "exec"}, {"protocol", "runner"}};
+  CHECK(mount_at(compiled(manifest_with("a.sh", runner)).spec, "/kai/versions") == nullptr);
 }
 
 TEST_CASE("file access: read-only, nothing mounted twice, a bare /tmp") {

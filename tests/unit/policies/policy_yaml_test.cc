@@ -42,7 +42,7 @@ constexpr const char* kEveryKey = R"(policies:
   services: {db: "unix:/run/db.sock", cache: "tcp:cache.local:6379", six: "tcp:[::1]:1"}
   trustedKeys: [RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3]
   allowUnsigned: never
-  grants: [unsandboxed, hostWrite, hostNetwork, hostMounts, "syscalls:ptrace"]
+  grants: [unsandboxed, hostWrite, hostNetwork, hostMounts, "syscalls:ptrace", signerChange]
   degrade: [cgroup, landlock, seccompNotify, io, disk, groups]
   deadlines: {hello: 11s, start: 31s, message: 32s, stop: 12s}
   health: {interval: 6s, misses: 4}
@@ -101,7 +101,8 @@ TEST_CASE("every key of contracts.md") {
   CHECK(policy.services.at("cache") == "tcp:cache.local:6379");
   CHECK(policy.trusted_keys.size() == 1);
   CHECK(policy.allow_unsigned == Unsigned::kNever);
-  CHECK(policy.grants == Words{"unsandboxed", "hostWrite", "hostNetwork", "hostMounts", "syscalls:ptrace"});
+  CHECK(policy.grants ==
+        Words{"unsandboxed", "hostWrite", "hostNetwork", "hostMounts", "syscalls:ptrace", "signerChange"});
   CHECK(policy.degrade.size() == 6);
   CHECK(policy.deadlines.hello == milliseconds(11'000));
   CHECK(policy.deadlines.start == milliseconds(31'000));
@@ -379,8 +380,8 @@ TEST_CASE("bad names, addresses, paths, permissions, keys and grants") {
     CHECK(value_fault("trustedKeys", "[\"" + std::string(each) + "\"]")
               .starts_with("10-test.yaml:2:17: trustedKeys.0 must be a minisign public key"));
   }
-  for (const char* each :
-       {"root", "syscalls", "syscalls:", "syscalls:nosuch", "syscalls:seccomp", "syscalls:prctl", "hostwrite"}) {
+  for (const char* each : {"root", "syscalls", "syscalls:", "syscalls:nosuch", "syscalls:seccomp", "syscalls:prctl",
+                           "hostwrite", "signerchange"}) {
     CAPTURE(std::string(each));
     CHECK(value_fault("grants", "[\"" + std::string(each) + "\"]").starts_with("10-test.yaml:2:12: grants.0 must "));
   }

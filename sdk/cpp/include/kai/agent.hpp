@@ -5,7 +5,7 @@
 //   };
 //   KAI_AGENT(Echo)
 //
-//   g++ -std=c++17 -O2 -shared -fPIC -fvisibility=hidden -I SDK/cpp/include echo.cc -o libecho.so
+//   g++ -std=c++17 -O2 -shared -fPIC -fvisibility=hidden -fno-gnu-unique -I SDK/cpp/include echo.cc -o libecho.so
 //
 // Header-only, with nlohmann/json (Debian: nlohmann-json3-dev). All of the protocol is compiled into the agent's own
 // library; kai-native-runner calls one C function of it, so no C++ ABI crosses the border between the two.
@@ -175,6 +175,12 @@ class Log {
 /// waits for send, emit or memory, on_health_check alone is. An exception that a hook throws answers the request with
 /// AGENT_ERROR and is given to on_error; the agent lives on. The context (memory, log, send, emit, manifest) is there
 /// from on_init on, not yet in the constructor, and is for the thread of the hooks only.
+///
+/// A soft upgrade loads another version's library into this process. Its static data and its classes are its own, also
+/// where they have the same names. The object of the version before is not destroyed, and its threads go on: what they
+/// have to give up they give up in save_state, and take back when a hook is called again. Calls of its context fail
+/// with NOT_RUNNING, and its log records are dropped. A library that a package brings along, and a file of which
+/// threads may still run, is loaded in a process of its own: such a version gets hard upgrades.
 class Agent {
  public:
   Agent() = default;
@@ -182,18 +188,23 @@ class Agent {
   Agent& operator=(const Agent&) = delete;
   virtual ~Agent() = default;
 
+  /// A start calls on_init and on_start; an upgrade on_init, restore_state, on_upgrade, on_start.
   virtual void on_init() {}
   virtual void on_start() {}
   /// The value is the payload of the response (Json::binary goes as bytes), or the whole message that reply() makes.
   /// Events of topics that the agent may read come here too (msg.type is "event"); their value is ignored.
   virtual Json on_message(const Message& msg) = 0;
+  /// This version takes the place of old_version, and has its state.
   virtual void on_upgrade(const std::string& old_version) { static_cast<void>(old_version); }
+  /// The process ends after it. Not called when another version takes over inside the process.
   virtual void on_shutdown() {}
   virtual void on_error(const std::exception& error) { static_cast<void>(error); }
   /// Begin with what this one returns, and change what the agent knows better.
   virtual HealthStatus on_health_check() { return health_->status(); }
-  /// JSON that restore_state gets in the next instance, after its on_init.
+  /// What the next version is to know and the memory does not: JSON of at most 1 MiB, which its restore_state gets. All
+  /// messages have been answered before, and none comes after it, but when the upgrade fails: then they go on here.
   virtual Json save_state() { return nullptr; }
+  /// What save_state of the version before returned, after on_init; null where it has no such hook.
   virtual void restore_state(const Json& state) { static_cast<void>(state); }
 
  protected:
@@ -244,9 +255,13 @@ class Agent {
 #include "kai/detail/session.hpp"
 
 /// Makes Class the agent of this library. Once, in one source file, outside of any namespace.
-#define KAI_AGENT(Class)                                                                                      \
-  const unsigned kai_agent_abi = KAI_AGENT_ABI;                                                               \
-  int kai_agent_main(int fd) {                                                                                \
-    return kai::detail::serve(fd, []() -> std::unique_ptr<kai::Agent> { return std::make_unique<Class>(); }); \
-  }                                                                                                           \
+#define KAI_AGENT(Class)                                                                                              \
+  const unsigned kai_agent_abi = KAI_AGENT_ABI;                                                                       \
+  int kai_agent_main(int fd) {                                                                                        \
+    return kai::detail::Border<Class>::serve_alone(fd);                                                               \
+  }                                                                                                                   \
+  const kai_library kai_agent_library = {                                                                             \
+      &kai::detail::Border<Class>::refusal,   &kai::detail::Border<Class>::begin, &kai::detail::Border<Class>::serve, \
+      &kai::detail::Border<Class>::serve_one, &kai::detail::Border<Class>::drop,  &kai::detail::Border<Class>::end,   \
+  };                                                                                                                  \
   static_assert(true, "takes the semicolon after KAI_AGENT(Class)")

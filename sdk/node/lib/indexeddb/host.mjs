@@ -9,13 +9,20 @@ const TURNS_IN_FLIGHT = 16;
 const IN_FLIGHT = 32; // of the requests of all transactions that run
 const BYTES_IN_FLIGHT = 4 << 20; // of their values, in base64; the last one may go beyond
 
+/** The caller has it too. */
+const ignore = () => {};
+
 const BYTES = ['key', 'primaryKey', 'value', 'lower', 'upper'];
 
 export class Host {
+  #channel;
   #turns;
   #requests;
+  #begun = new Set(); // transactions that have not ended
+  #isClosed = false;
 
   constructor(channel) {
+    this.#channel = channel;
     this.#turns = new Lane(channel, TURNS_IN_FLIGHT);
     this.#requests = new Lane(channel, IN_FLIGHT);
   }
@@ -23,7 +30,25 @@ export class Host {
   /** The result; rejects with the host's error, of which errors.mjs makes exceptions. */
   call(op, params = {}) {
     const lane = TURNS.includes(op) ? this.#turns : this.#requests;
-    return lane.call(encode(op, params));
+    const asked = lane.call(encode(op, params));
+    if (op === 'begin') asked.then(({ transaction }) => this.#begin(transaction), ignore);
+    if (op === 'commit' || op === 'abort') asked.then(() => this.#begun.delete(params.transaction), ignore);
+    return asked;
+  }
+
+  /** For a version of the agent that is dropped: others would wait for its transactions for ever. */
+  close() {
+    this.#isClosed = true;
+    for (const transaction of this.#begun) this.#abandon(transaction);
+  }
+
+  #begin(transaction) {
+    this.#begun.add(transaction);
+    if (this.#isClosed) this.#abandon(transaction);
+  }
+
+  #abandon(transaction) {
+    this.#channel.undo(METHOD, { op: 'abort', transaction }).catch(ignore);
   }
 
   async databases() {

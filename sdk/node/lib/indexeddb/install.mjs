@@ -28,11 +28,14 @@ const interfaces = {
   IDBVersionChangeEvent,
 };
 
-/** The factory of this agent, which is also globalThis.indexedDB. */
-export function installIndexedDB(channel) {
-  const indexedDB = new IDBFactory(internal, new Host(channel));
-  for (const [name, value] of Object.entries({ ...interfaces, indexedDB })) {
+/**
+ * {factory, close()} on this channel of one version of the agent; whoever calls decides when it is globalThis.indexedDB.
+ * close() ends the transactions of a version that is dropped.
+ */
+export function createIndexedDB(channel) {
+  for (const [name, value] of Object.entries({ ...interfaces, indexedDB: globalThis.indexedDB })) {
     Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
   }
-  return indexedDB;
+  const host = new Host(channel);
+  return { factory: new IDBFactory(internal, host), close: () => host.close() };
 }

@@ -5,7 +5,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <deque>
@@ -16,6 +18,7 @@
 #include <string_view>
 #include <utility>
 
+#include "kai/abi.h"
 #include "kai/message.hpp"
 
 namespace kai::detail {
@@ -34,6 +37,9 @@ inline constexpr int kServerError = -32000;
 /// The host has closed the channel. Not a std::exception, so that an agent does not catch it by accident.
 struct ChannelClosed {};
 
+/// The host has discarded the version whose hook waited for it. Not a std::exception either.
+struct Discarded {};
+
 /// An answer that the SDK itself gives; on_error does not see it.
 struct RpcFault {
   RpcFault(int code, const std::string& message, const std::string& klp_code = "INVALID", bool retryable = false)
@@ -47,12 +53,43 @@ inline std::string clip(const std::string& text) {
   return text.size() <= kMaxText ? text : text.substr(0, kMaxText) + "…";
 }
 
+/// Whether the host means the version that was loaded beside the serving one.
+inline bool is_of_next(const Json& request) {
+  return request.at("params").value("next", Json()) == true;
+}
+
 class Channel {
  public:
   /// `serve_health` answers a health request; it may itself ask the host.
-  Channel(int fd, std::function<void(const Json&)> serve_health) : fd_(fd), serve_health_(std::move(serve_health)) {}
+  explicit Channel(std::function<void(const Json&)> serve_health) : serve_health_(std::move(serve_health)) {}
   Channel(const Channel&) = delete;
   Channel& operator=(const Channel&) = delete;
+
+  /// Goes on where another session, or nobody, has got to. is_next: on loan, as the version beside the serving one.
+  void take(const kai_channel& state, bool is_next) {
+    fd_ = state.fd;
+    next_id_ = state.next_id;
+    is_next_ = is_next;
+    waiting_.clear();
+    line_.clear();
+    line_size_ = 0;
+    accept({state.unread, state.unread_size});
+    line_size_ = std::max(line_size_, state.last_line_bytes);
+    if (line_size_ > kMaxLine) line_.clear();
+  }
+
+  /// Where this session has got to, for the next one.
+  void give(kai_channel& state) {
+    unread_.clear();
+    for (const Json& request : waiting_) unread_ += request.dump() + "\n";
+    unread_ += line_;
+    state = {fd_, unread_.data(), unread_.size(), line_size_, next_id_};
+  }
+
+  /// What the agent still asks fails, from any thread.
+  void close() { is_open_ = false; }
+
+  void put_back(Json request) { waiting_.push_front(std::move(request)); }
 
   /// The next request or notification. Throws ChannelClosed.
   Json next_request() {
@@ -67,8 +104,10 @@ class Channel {
   }
 
   /// Asks the host and waits for its answer; what comes meanwhile waits its turn, but for health: an agent that waits
-  /// for another one is not hung. Throws AgentError, ChannelClosed.
+  /// for another one is not hung; and for discard. Throws AgentError, ChannelClosed, Discarded.
   Json call(const std::string& method, const Json& params) {
+    if (!is_open_)
+      throw AgentError(method + ": another version of the agent has taken over from this one", "NOT_RUNNING");
     const std::int64_t id = next_id_++;
     const std::string line = encode({{"jsonrpc", "2.0"}, {"id", id}, {"method", method}, {"params", params}});
     if (line.empty()) throw AgentError(method + ": the params do not fit a line", "TOO_LARGE");
@@ -76,6 +115,10 @@ class Channel {
     calls_.emplace(id, std::nullopt);
     answer_health();  // one that came together with the hook's own request
     while (!calls_.at(id)) {
+      if (is_discarded()) {
+        calls_.erase(id);
+        throw Discarded();
+      }
       receive();
       answer_health();
     }
@@ -85,6 +128,7 @@ class Channel {
   }
 
   void log(const char* level, const std::string& message, const Json& fields) {
+    if (!is_open_) return;
     Json params = {{"level", level}, {"message", clip(message)}};
     if (fields.is_object()) params["fields"] = fields;
     Json record = {{"jsonrpc", "2.0"}, {"method", "log"}, {"params", params}};
@@ -97,13 +141,13 @@ class Channel {
   }
 
   /// Throws Json::exception for text that is not UTF-8, and RpcFault for what does not fit a line.
-  void answer(const Json& id, const Json& result) {
+  void answer(const Json& id, const std::string& method, const Json& result) {
     const std::string line = encode({{"jsonrpc", "2.0"}, {"id", id}, {"result", result}});
     if (line.empty()) {
-      throw RpcFault(
-          kServerError,
-          "the answer does not fit the limit of " + std::to_string(kMaxLine) + " bytes: send less, or in parts",
-          "TOO_LARGE");
+      throw RpcFault(kServerError,
+                     "the answer to " + method + " is over the limit of a line, " + std::to_string(kMaxLine) +
+                         " bytes: send less, or in parts",
+                     "TOO_LARGE");
     }
     write(line);
   }
@@ -131,11 +175,16 @@ class Channel {
     }
   }
 
+  bool is_discarded() const {
+    return is_next_ && std::any_of(waiting_.begin(), waiting_.end(),
+                                   [](const Json& request) { return request.at("method") == "discard"; });
+  }
+
   void answer_health() {
     if (answering_health_) return;  // a health check that waits for the host is not asked again meanwhile
     std::deque<Json> asked;
     for (auto at = waiting_.begin(); at != waiting_.end();) {
-      const bool health = at->at("method") == "health";
+      const bool health = at->at("method") == "health" && is_of_next(*at) == is_next_;
       if (health) asked.push_back(std::move(*at));
       at = health ? waiting_.erase(at) : at + 1;
     }
@@ -150,14 +199,17 @@ class Channel {
     const ssize_t got = ::recv(fd_, buffer.data(), buffer.size(), 0);
     if (got < 0 && errno == EINTR) return;
     if (got <= 0) throw ChannelClosed();
-    std::string_view data(buffer.data(), static_cast<std::size_t>(got));
+    accept({buffer.data(), static_cast<std::size_t>(got)});
+  }
+
+  void accept(std::string_view data) {
     for (std::size_t end = 0; (end = data.find('\n')) != std::string_view::npos; data.remove_prefix(end + 1)) {
       append(data.substr(0, end));
       const std::string line = std::move(line_);
       const std::size_t size = line_size_;
       line_.clear();
       line_size_ = 0;
-      take(line, size);
+      take_line(line, size);
     }
     append(data);
   }
@@ -171,7 +223,7 @@ class Channel {
     }
   }
 
-  void take(const std::string& line, std::size_t size) {
+  void take_line(const std::string& line, std::size_t size) {
     if (size > kMaxLine) {
       const std::string message =
           "a line of " + std::to_string(size) + " bytes; the limit is " + std::to_string(kMaxLine);
@@ -232,8 +284,11 @@ class Channel {
     return false;
   }
 
-  int fd_;
-  std::string line_;  // that is being read
+  int fd_ = -1;
+  bool is_next_ = false;
+  std::atomic<bool> is_open_ = true;
+  std::string unread_;  // of give()
+  std::string line_;    // that is being read
   std::size_t line_size_ = 0;
   std::deque<Json> waiting_;
   std::int64_t next_id_ = 1;

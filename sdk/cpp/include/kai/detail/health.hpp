@@ -32,6 +32,9 @@ inline std::string iso_now() {
 
 class Health {
  public:
+  /// started: of the process, in nanoseconds of CLOCK_MONOTONIC; a soft upgrade keeps it.
+  explicit Health(std::int64_t started) : started_(Clock::duration(started)) {}
+
   void active() { last_activity_ = iso_now(); }
 
   void failed(const std::string& type, const std::string& message) {
@@ -77,8 +80,8 @@ class Health {
     return resident * sysconf(_SC_PAGESIZE);
   }
 
-  Clock::time_point started_ = Clock::now();
-  Clock::time_point asked_ = started_;
+  Clock::time_point started_;
+  Clock::time_point asked_ = Clock::now();
   std::clock_t cpu_ = std::clock();
   std::string last_activity_ = iso_now();
   std::vector<ErrorSummary> errors_;  // the latest last

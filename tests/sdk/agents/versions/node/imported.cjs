@@ -1,0 +1,2 @@
+let counted = 0;
+exports.count = () => (counted += 1);

@@ -1,0 +1,2 @@
+let counted = 0;
+export const count = () => (counted += 1);
